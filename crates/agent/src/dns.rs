@@ -120,6 +120,15 @@ pub enum DnsError {
         #[source]
         source: io::Error,
     },
+    /// There is no certificate to serve metrics with.
+    #[error("cannot serve metrics at {address} with the certificate that the Corefile names")]
+    MetricsCertificate {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// Several API servers are named.
     #[error("the Corefile's kubernetes plugins name different API servers, or limits for them; podnet dns watches one")]
     SeveralApis,
@@ -262,9 +271,13 @@ pub fn obstacles(config: &Config) -> Vec<DnsError> {
         let read = Identity::read(&TlsOptions { keylog: None, ..tls }, port.scheme);
         read.err().map(|source| DnsError::Certificate { port, source })
     });
+    let metrics = config.process.metrics.iter().filter_map(|options| {
+        let failed = |source| DnsError::MetricsCertificate { address: options.listen, source };
+        Identity::of_web(options.tls.as_ref()?, None).err().map(failed)
+    });
     let upstreams = podnet_dns::forward::secured(config);
     let upstreams = upstreams.filter_map(|secure| connections::check(&secure).err().map(DnsError::Tls));
-    certificates.chain(upstreams).chain(keeper::api(config).err()).collect()
+    certificates.chain(metrics).chain(upstreams).chain(keeper::api(config).err()).collect()
 }
 
 /// What all tasks of the process share.

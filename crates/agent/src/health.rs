@@ -10,6 +10,7 @@ use std::{
 };
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
+use tokio::sync::Semaphore;
 
 use crate::AgentConfig;
 
@@ -21,6 +22,7 @@ struct Facts {
     sources: Mutex<Vec<Source>>,
     ready: AtomicBool,
     configuration: String,
+    renderer: Renderer,
 }
 
 /// Metrics of a part of the agent.
@@ -36,6 +38,7 @@ impl Health {
         let health = Self(Arc::new(Facts {
             ready: AtomicBool::new(false),
             sources: Mutex::default(),
+            renderer: Renderer::default(),
             configuration: format!("{config:#?}\n"),
         }));
         let router = Router::new()
@@ -86,6 +89,66 @@ async fn readyz(State(health): State<Health>) -> (StatusCode, &'static str) {
     }
 }
 
-async fn metrics(State(health): State<Health>) -> String {
-    health.metrics()
+async fn metrics(State(health): State<Health>) -> Result<String, StatusCode> {
+    let renderer = health.0.renderer.clone();
+    renderer.render(move || health.metrics()).await
+}
+
+/// Renders metrics, some of which ask the kernel, beside what serves others: for one who asks at a time, as who hangs up leaves a thread
+/// behind that is at it. Clones take turns with each other.
+#[derive(Clone, Debug)]
+pub(crate) struct Renderer(Arc<Semaphore>);
+
+impl Default for Renderer {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+}
+
+impl Renderer {
+    /// What this makes, when it is its turn.
+    ///
+    /// # Errors
+    ///
+    /// 500 where it failed.
+    pub(crate) async fn render(&self, make: impl FnOnce() -> String + Send + 'static) -> Result<String, StatusCode> {
+        let failed = StatusCode::INTERNAL_SERVER_ERROR;
+        let turn = self.0.clone().acquire_owned().await.map_err(|_| failed)?;
+        let made = tokio::task::spawn_blocking(move || {
+            let text = make();
+            drop(turn);
+            text
+        });
+        made.await.map_err(|_| failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_asks_and_hangs_up_keeps_one_thread_however_often() {
+        let renderer = Renderer::default();
+        let (began, mut has_begun) = tokio::sync::mpsc::unbounded_channel();
+        let (go, waits) = std::sync::mpsc::channel::<()>();
+        let slow = renderer.clone();
+        let asked = tokio::spawn(async move {
+            let make = move || {
+                let _ = began.send(());
+                let _ = waits.recv();
+                String::new()
+            };
+            slow.render(make).await
+        });
+        assert_eq!(has_begun.recv().await, Some(()));
+        asked.abort();
+        assert!(asked.await.is_err());
+        assert!(renderer.0.try_acquire().is_err(), "what it asked for is still being made");
+        go.send(()).unwrap();
+        assert_eq!(renderer.render(|| "text".to_owned()).await, Ok("text".to_owned()));
+        let failed = renderer.render(|| panic!("as a fault of a part would")).await;
+        assert_eq!(failed, Err(StatusCode::INTERNAL_SERVER_ERROR), "and not that there are none");
+        assert_eq!(renderer.render(String::new).await, Ok(String::new()));
+    }
 }

@@ -95,12 +95,14 @@ fn run(podnet: &str) -> Result<()> {
     show(services.as_ref());
     let flows = wanted("flows").then(|| recording::measure(podnet, &cluster)).transpose()?;
     show(flows.as_ref());
+    // What was measured is shown and written all the same.
+    let checked = flows.as_ref().map_or(Ok(()), recording::Recording::check);
     let full_node = wanted("full-node").then(pods::fill_node).transpose()?;
     show(full_node.as_ref());
     drop(cluster);
     if !only.is_empty() {
         println!("nothing written: only a whole run is");
-        return Ok(());
+        return checked;
     }
     write("first-slice", &json!({"machine": machine(), "up": up, "pods": pods, "memory": memory}))?;
     write(
@@ -112,7 +114,8 @@ fn run(podnet: &str) -> Result<()> {
         "services",
         &json!({"machine": machine(), "programming": programming, "through": services, "emulated": emulated}),
     )?;
-    write("flows", &json!({"machine": machine(), "flows": flows}))
+    write("flows", &json!({"machine": machine(), "flows": flows}))?;
+    checked
 }
 
 fn show(part: Option<&impl Display>) {

@@ -167,6 +167,16 @@ fn until(what: &str, is_so: impl Fn() -> bool) -> Result<()> {
     Ok(())
 }
 
+impl Recording {
+    /// Whether what was recorded is what was sent.
+    ///
+    /// # Errors
+    /// Where it is not: by how much.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.accounts.check()
+    }
+}
+
 impl fmt::Display for Recording {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (to, Compared { on, off, ratios }) in [("same node", &self.same_node), ("another node", &self.across_nodes)]

@@ -26,10 +26,10 @@ fn checked(directory: &Path, before: &[&str], text: &str) -> Said {
 fn a_corefile_without_mistakes_is_right_and_what_has_no_effect_is_said() {
     let directory = tempfile::tempdir().unwrap();
     for before in [&[][..], &["--conf"], &["--corefile"]] {
-        let said = checked(directory.path(), before, ". {\n debug\n whoami\n}\n");
+        let said = checked(directory.path(), before, ". {\n k8s_external k8s.example\n whoami\n}\n");
         assert!(said.right && said.out.contains("no mistake found"), "{before:?}: {}{}", said.out, said.errors);
         assert!(
-            said.errors.contains("warning: ") && said.errors.contains("Corefile:2:2: \"debug\""),
+            said.errors.contains("warning: ") && said.errors.contains("Corefile:2:2: k8s_external has no effect"),
             "{}",
             said.errors
         );

@@ -158,33 +158,47 @@ pub fn in_cluster() -> Result<Client, ConnectError> {
     client(Config::incluster().map_err(ConnectError::InCluster)?)
 }
 
-/// A client with the same identity, of a kubeconfig or the pod's service account, for the agent at an address. Where the cluster has a certificate of
-/// its agents ([`AGENTS`]), the agent has to show that one. Elsewhere it is one that the API server's authority vouches for, of `name`, or,
-/// without one, of the address.
-///
-/// # Errors
-///
-/// As [`from_kubeconfig`] and [`in_cluster`]; and where the API server refuses to tell whether there is such a certificate.
-pub async fn to_agent(
-    kubeconfig: Option<&Path>,
-    address: SocketAddr,
-    name: Option<String>,
-) -> Result<Client, ConnectError> {
-    let access = kubeconfig.map_or(Access::InCluster, |path| Access::Kubeconfig(path.to_path_buf(), None));
-    let mut config = access.config().await?;
-    let mut asked = config.clone();
-    asked.read_timeout = Some(PATIENCE);
-    let shown = shown_by_agents(Client::try_from(asked).map_err(ConnectError::Tls)?).await?;
-    // An address is always an authority.
-    if let Ok(url) = format!("https://{address}").parse() {
-        config.cluster_url = url;
+/// How agents are asked with one identity. The API server tells once, for all of them, what they show.
+pub struct Agents {
+    config: Config,
+    shown: Option<Vec<Vec<u8>>>,
+}
+
+impl Agents {
+    /// By the identity of a kubeconfig, or of the pod's service account. Where the cluster has a certificate of its agents ([`AGENTS`]), agents
+    /// have to show that one.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_kubeconfig`] and [`in_cluster`]; and where the API server refuses to tell whether there is such a certificate.
+    pub async fn known_to(kubeconfig: Option<&Path>) -> Result<Self, ConnectError> {
+        let access = kubeconfig.map_or(Access::InCluster, |path| Access::Kubeconfig(path.to_path_buf(), None));
+        let config = access.config().await?;
+        let mut asked = config.clone();
+        asked.read_timeout = Some(PATIENCE);
+        let shown = shown_by_agents(Client::try_from(asked).map_err(ConnectError::Tls)?).await?;
+        Ok(Self { config, shown })
     }
-    config.tls_server_name = name;
-    if let Some(certificates) = shown {
-        config.root_cert = Some(certificates);
-        config.tls_server_name = Some(AGENTS.1.to_owned());
+
+    /// A client for the agent at an address, which is not contacted yet. Where the cluster has no certificate of its agents, it has to show one that
+    /// the API server's authority vouches for, of `name`, or, without one, of the address.
+    ///
+    /// # Errors
+    ///
+    /// Where the certificates cannot be used.
+    pub fn at(&self, address: SocketAddr, name: Option<String>) -> Result<Client, ConnectError> {
+        let mut config = self.config.clone();
+        // An address is always an authority.
+        if let Ok(url) = format!("https://{address}").parse() {
+            config.cluster_url = url;
+        }
+        config.tls_server_name = name;
+        if let Some(certificates) = &self.shown {
+            config.root_cert = Some(certificates.clone());
+            config.tls_server_name = Some(AGENTS.1.to_owned());
+        }
+        client(config)
     }
-    client(config)
 }
 
 /// What all agents show (DER); none where the cluster has no such certificate, who asks may not read it, or nobody answers.
@@ -229,11 +243,21 @@ fn patient(mut config: Config) -> Config {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
+    use std::{
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
 
     use http::{Request, Response};
     use kube::client::Body;
     use serde_json::{Value, json};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     use super::*;
 
@@ -265,6 +289,44 @@ mod tests {
             let found = shown(200, of(damaged.clone())).await;
             assert!(matches!(found, Err(ConnectError::Certificate)), "{damaged}: {found:?}");
         }
+    }
+
+    /// An API server that has nothing, and how often it was asked for something.
+    async fn empty_api_server() -> (SocketAddr, Arc<AtomicUsize>) {
+        const NOTHING: &str = r#"{"status": "Failure", "message": "no", "reason": "NotFound", "code": 404}"#;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, asked) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+        let count = asked.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                count.fetch_add(1, Ordering::SeqCst);
+                let head = "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nConnection: close";
+                let answer = format!("{head}\r\nContent-Length: {}\r\n\r\n{NOTHING}", NOTHING.len());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        (address, asked)
+    }
+
+    #[tokio::test]
+    async fn what_agents_show_is_asked_for_once_however_many_there_are() {
+        let (address, asked) = empty_api_server().await;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("kubeconfig");
+        let text = format!(
+            "{{clusters: [{{name: a, cluster: {{server: 'http://{address}'}}}}], users: [{{name: b, user: {{}}}}], \
+             contexts: [{{name: c, context: {{cluster: a, user: b}}}}], current-context: c}}"
+        );
+        std::fs::write(&path, text).unwrap();
+        let agents = Agents::known_to(Some(&path)).await.unwrap();
+        for port in 1..=3 {
+            agents.at((address.ip(), port).into(), None).unwrap();
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod acl;
 mod backends;
 mod cache;
+mod escape;
 mod expression;
 mod forward;
 mod gotemplate;
@@ -19,6 +20,7 @@ mod order;
 mod pattern;
 mod plugin;
 mod process;
+mod prometheus;
 mod read;
 mod responses;
 mod rewrite;
@@ -29,7 +31,9 @@ mod signing;
 mod sources;
 mod template;
 mod tls;
+mod version;
 mod view;
+mod web;
 mod weights;
 mod zonefiles;
 
@@ -57,6 +61,7 @@ pub use order::{NOT_SERVED, PLUGINS, WITHOUT_EFFECT};
 pub use pattern::Pattern;
 pub use plugin::Plugin;
 pub use process::{BindOptions, HealthOptions, Monitor, ReadyOptions, TimeoutOptions};
+pub use prometheus::{PrometheusOptions, TlsVersions, WebTls};
 pub use responses::{
     AutopathOptions, Balance, ChaosOptions, Dns64Options, ErraticOptions, HeaderFlag, HeaderRule, LoadbalanceOptions,
     SearchPath,
@@ -70,6 +75,7 @@ pub use sources::{AutoOptions, FileOptions, Peer, SecondaryOptions, TransferOpti
 pub use template::TemplateOptions;
 pub use tls::{ClientAuth, TlsFiles, TlsOptions};
 pub use view::ViewOptions;
+pub use web::WebOptions;
 pub use weights::Weights;
 pub use zonefiles::LoadedZone;
 
@@ -125,6 +131,8 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// What was accepted and has no effect, each with its place.
     pub warnings: Vec<String>,
+    /// Which Corefile it is: the SHA-512 of its words, in hex.
+    pub version: String,
 }
 
 /// A Corefile as far as it could be read, and all that is wrong with it.
@@ -145,8 +153,10 @@ pub struct ProcessOptions {
     pub ready: Vec<SocketAddr>,
     /// `ready`: how plugins are asked; the last one that says it says it for all.
     pub monitor: Monitor,
-    /// `prometheus`: where, once for each address.
-    pub metrics: Vec<SocketAddr>,
+    /// `prometheus`: where and how, once for each address.
+    pub metrics: Vec<PrometheusOptions>,
+    /// `debug`, in any of the server blocks: it is all of them that tell more.
+    pub debug: bool,
     /// `reload`: how often the Corefile is looked at, and the spread of that.
     pub reload: Option<(Duration, Duration)>,
 }
@@ -206,6 +216,7 @@ impl Config {
             watched: Vec::new(),
             interfaces: Vec::new(),
             warnings: corefile.warnings,
+            version: version::of(&corefile.blocks),
         };
         let mut errors = corefile.errors;
         for block in corefile.blocks {
@@ -237,6 +248,10 @@ impl Config {
         }
         let plugins = plugin::all(&block.directives, &mut scope);
         for plugin in &plugins {
+            if let Plugin::Prometheus(options) = plugin {
+                let before = &self.process.metrics;
+                scope.errors.extend(prometheus::disagreement(options, before, &block.directives));
+            }
             self.process.take(plugin);
         }
         if !plugins.iter().any(|plugin| matches!(plugin, Plugin::Tls(_))) {
@@ -305,7 +320,10 @@ impl ProcessOptions {
                 }
                 self.monitor = options.monitor;
             }
-            Plugin::Prometheus(listen) if !self.metrics.contains(listen) => self.metrics.push(*listen),
+            Plugin::Prometheus(options) if self.metrics.iter().all(|known| known.listen != options.listen) => {
+                self.metrics.push(options.clone());
+            }
+            Plugin::Debug => self.debug = true,
             Plugin::Reload(times) => self.reload = *times,
             _ => {}
         }

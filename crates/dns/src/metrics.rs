@@ -1,8 +1,10 @@
 //! What the server counts, under CoreDNS's metric names, so that its dashboards and alerts go on working.
 
 mod apiserver;
+mod counting;
 mod counts;
-mod tally;
+mod family;
+mod health;
 mod upstreams;
 
 use std::{
@@ -15,8 +17,12 @@ use std::{
 };
 
 pub use apiserver::{ApiRequest, ApiServer};
+pub(crate) use counting::{ByListener, Counting};
 pub(crate) use counts::{Counted, Counts, Place};
-pub(crate) use tally::Tally;
+use family::Families;
+pub(crate) use family::{Counter, Family, labels};
+pub use health::Health;
+pub(crate) use upstreams::Asker;
 pub use upstreams::Upstreams;
 
 use crate::chain::Port;
@@ -29,27 +35,20 @@ const BOUNDS: [u64; 12] =
 #[derive(Debug, Default)]
 pub struct Metrics {
     places: Mutex<BTreeMap<Place, Arc<Counts>>>,
-    cache_requests: AtomicU64,
-    cache_hits: [AtomicU64; 2],
-    cache_evictions: [AtomicU64; 2],
-    cache_misses: AtomicU64,
-    cache_prefetched: AtomicU64,
-    cache_stale: AtomicU64,
-    cache_drops: AtomicU64,
-    searched: AtomicU64,
-    tallies: tally::Tallies,
+    families: Families,
+    mismatched: AtomicU64,
     dropped: AtomicU64,
     rejected: AtomicU64,
     members_left_out: AtomicU64,
     localhosts: AtomicU64,
     /// Responses of HTTP, by where they were asked for and by their status.
     https: Mutex<BTreeMap<(Port, u16), u64>>,
-    requests_exceeded: AtomicU64,
-    responses_exceeded: AtomicU64,
     /// What is counted of upstreams.
     pub upstreams: Upstreams,
     /// What is counted of the Kubernetes API.
     pub api: ApiServer,
+    /// How the process answers its own question for its health.
+    pub health: Health,
     /// Corefiles that were taken over.
     pub reloads: AtomicU64,
     /// Corefiles that could not be loaded.
@@ -59,22 +58,24 @@ pub struct Metrics {
 /// Numbers that are read when the metrics are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
-    /// Cached answers with records.
-    pub cache_success: usize,
-    /// Cached answers without.
-    pub cache_denial: usize,
+    /// Cached answers with records, and those without, by the labels of their cache.
+    pub cache: BTreeMap<String, (usize, usize)>,
     /// The entries of `hosts`, and when they were read last, in seconds since 1970; none without that plugin.
     pub hosts: Option<(usize, u64)>,
-    /// Sets whose signatures are kept (`dnssec`), and how often they were found and were not.
-    pub signatures: (usize, u64, u64),
+    /// Sets whose signatures are kept (`dnssec`), by their labels.
+    pub signatures: BTreeMap<String, usize>,
     /// Questions that are being asked upstream.
     pub flights: usize,
+    /// Upstreams that lead back to this server (`loop`).
+    pub looping: usize,
     /// Bytes of records that zones have which catalogs list.
     pub member_bytes: usize,
     /// The cluster's state is known.
     pub synced: bool,
     /// The plugins of the Corefile in force, each with its listener, zone and view.
     pub plugins: Vec<([String; 3], &'static str)>,
+    /// Which Corefile is in force; none where it is not looked at again (`reload`).
+    pub version: Option<String>,
 }
 
 impl Metrics {
@@ -84,55 +85,18 @@ impl Metrics {
         Arc::clone(places.entry(place).or_default())
     }
 
-    /// Counts a question that the cache was asked.
-    pub(crate) fn cache_asked(&self) {
-        self.cache_requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts answers that gave way to others in a half of the cache.
-    pub(crate) fn cache_evicted(&self, half: crate::cache::Half, count: usize) {
-        self.cache_evictions[half as usize].fetch_add(count as u64, Ordering::Relaxed);
-    }
-
-    pub(crate) fn cache(&self, hit: Option<crate::cache::Half>) {
-        match hit {
-            Some(half) => self.cache_hits[half as usize].fetch_add(1, Ordering::Relaxed),
-            None => self.cache_misses.fetch_add(1, Ordering::Relaxed),
-        };
-    }
-
-    /// Counts one of what plugins count by themselves.
-    pub(crate) fn tally(&self, what: Tally) {
-        self.tallies.count(what);
-    }
-
-    pub(crate) fn prefetched(&self) {
-        self.cache_prefetched.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn stale(&self) {
-        self.cache_stale.fetch_add(1, Ordering::Relaxed);
+    /// The counter of a family with these labels; what was counted there before counts on.
+    pub(crate) fn counter(&self, family: Family, labels: String) -> Counter {
+        self.families.counter(family, labels)
     }
 
     /// Counts a message that came as an upstream's answer and is for another question: it is neither given out nor kept.
     pub fn mismatched(&self) {
-        self.cache_drops.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn searched(&self) {
-        self.searched.fetch_add(1, Ordering::Relaxed);
+        self.mismatched.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn dropped(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn requests_exceeded(&self) {
-        self.requests_exceeded.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn responses_exceeded(&self) {
-        self.responses_exceeded.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a zone that a catalog lists and that was not taken, since there was no room for it.
@@ -154,75 +118,28 @@ impl Metrics {
         self.rejected.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The metrics in Prometheus' text format 0.0.4; `server` is the label of that name.
+    /// The metrics in Prometheus' text format 0.0.4.
     #[must_use]
-    pub fn render(&self, server: &str, gauges: &Gauges) -> String {
+    pub fn render(&self, gauges: &Gauges) -> String {
         let mut out = String::new();
         let places = self.places.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let places: Vec<(&Place, &Counts)> = places.iter().map(|(place, counts)| (place, &**counts)).collect();
         let _ = counts::render(&places, &mut out);
-        let _ = self.parts(server, gauges, &mut out);
+        let _ = self.families.render(&mut out);
+        let _ = kept(gauges, &mut out);
+        let _ = self.parts(gauges, &mut out);
         let _ = self.members(gauges, &mut out);
         let _ = self.clients(&mut out);
+        let _ = self.health.render(&mut out);
         let _ = process(gauges, &mut out);
         out
     }
 
-    fn parts(&self, server: &str, gauges: &Gauges, out: &mut String) -> std::fmt::Result {
-        let labels = format!("server=\"{server}\",zones=\".\",view=\"\"");
-        let (name, asked) = ("coredns_cache_requests_total", self.cache_requests.load(Ordering::Relaxed));
-        header(out, name, "counter", "Questions that the cache was asked.")?;
-        writeln!(out, "{name}{{{labels}}} {asked}")?;
-        let name = "coredns_cache_evictions_total";
-        header(out, name, "counter", "Answers that gave way to others in the cache.")?;
-        for (kind, count) in ["success", "denial"].into_iter().zip(&self.cache_evictions) {
-            writeln!(out, "{name}{{type=\"{kind}\",{labels}}} {}", count.load(Ordering::Relaxed))?;
-        }
-        header(out, "coredns_cache_hits_total", "counter", "Questions answered from the cache.")?;
-        for (kind, count) in ["success", "denial"].into_iter().zip(&self.cache_hits) {
-            let count = count.load(Ordering::Relaxed);
-            writeln!(out, "coredns_cache_hits_total{{type=\"{kind}\",{labels}}} {count}")?;
-        }
-        header(out, "coredns_cache_misses_total", "counter", "Questions that the cache had no answer for.")?;
-        writeln!(out, "coredns_cache_misses_total{{{labels}}} {}", self.cache_misses.load(Ordering::Relaxed))?;
-        let (name, prefetched) = ("coredns_cache_prefetch_total", self.cache_prefetched.load(Ordering::Relaxed));
-        header(out, name, "counter", "Answers that were fetched anew before they ended.")?;
-        writeln!(out, "{name}{{{labels}}} {prefetched}")?;
-        let (name, stale) = ("coredns_cache_served_stale_total", self.cache_stale.load(Ordering::Relaxed));
-        header(out, name, "counter", "Questions answered with what had ended.")?;
-        writeln!(out, "{name}{{{labels}}} {stale}")?;
-        let (name, drops) = ("coredns_cache_drops_total", self.cache_drops.load(Ordering::Relaxed));
+    fn parts(&self, gauges: &Gauges, out: &mut String) -> std::fmt::Result {
+        // They were noticed where nobody knows whose question it was.
+        let (name, drops) = ("coredns_cache_drops_total", self.mismatched.load(Ordering::Relaxed));
         header(out, name, "counter", "Messages that came as answers and were for other questions.")?;
-        writeln!(out, "{name}{{{labels}}} {drops}")?;
-        let (name, searched) = ("coredns_autopath_success_total", self.searched.load(Ordering::Relaxed));
-        header(out, name, "counter", "Names found along a client's search path.")?;
-        writeln!(out, "{name}{{server=\"{server}\"}} {searched}")?;
-        self.tallies.render(server, out)?;
-        let exceeded = [("requests", &self.requests_exceeded), ("responses", &self.responses_exceeded)];
-        for (what, count) in exceeded {
-            let (name, count) = (format!("coredns_rrl_{what}_exceeded_total"), count.load(Ordering::Relaxed));
-            header(out, &name, "counter", "What went beyond the allowance of a client's network.")?;
-            writeln!(out, "{name}{{server=\"{server}\"}} {count}")?;
-        }
-        header(out, "coredns_cache_entries", "gauge", "Answers in the cache.")?;
-        for (kind, count) in [("success", gauges.cache_success), ("denial", gauges.cache_denial)] {
-            writeln!(out, "coredns_cache_entries{{type=\"{kind}\",{labels}}} {count}")?;
-        }
-        if let Some((entries, read)) = gauges.hosts {
-            let (name, when) = ("coredns_hosts_entries", "coredns_hosts_reload_timestamp_seconds");
-            header(out, name, "gauge", "Addresses of names and names of addresses in hosts files and the Corefile.")?;
-            writeln!(out, "{name} {entries}")?;
-            header(out, when, "gauge", "When hosts files were read last.")?;
-            writeln!(out, "{when} {read}")?;
-        }
-        let (entries, hits, misses) = gauges.signatures;
-        header(out, "coredns_dnssec_cache_entries", "gauge", "Sets of records whose signatures are kept.")?;
-        writeln!(out, "coredns_dnssec_cache_entries{{server=\"{server}\",type=\"signature\"}} {entries}")?;
-        for (what, count) in [("hits", hits), ("misses", misses)] {
-            let name = format!("coredns_dnssec_cache_{what}_total");
-            header(out, &name, "counter", "How often a signature was there already, or had to be made.")?;
-            writeln!(out, "{name}{{server=\"{server}\"}} {count}")?;
-        }
+        writeln!(out, "{name} {drops}")?;
         header(out, "coredns_forward_max_concurrent_rejects_total", "counter", "Questions beyond the bound.")?;
         let rejected = self.rejected.load(Ordering::Relaxed);
         writeln!(out, "coredns_forward_max_concurrent_rejects_total {rejected}")?;
@@ -230,6 +147,8 @@ impl Metrics {
         self.api.render(out)?;
         header(out, "podnet_dns_flights", "gauge", "Questions that are being asked upstream.")?;
         writeln!(out, "podnet_dns_flights {}", gauges.flights)?;
+        header(out, "podnet_dns_looping_upstreams", "gauge", "Upstreams that lead back here and are not asked.")?;
+        writeln!(out, "podnet_dns_looping_upstreams {}", gauges.looping)?;
         header(out, "podnet_dns_dropped_total", "counter", "Packets that were no query.")?;
         writeln!(out, "podnet_dns_dropped_total {}", self.dropped.load(Ordering::Relaxed))?;
         header(out, "podnet_dns_synced", "gauge", "1 when the cluster's state is known.")?;
@@ -263,12 +182,43 @@ impl Metrics {
     }
 }
 
+/// What is kept, and since when.
+fn kept(gauges: &Gauges, out: &mut String) -> std::fmt::Result {
+    let name = "coredns_cache_entries";
+    header(out, name, "gauge", "Answers in the cache.")?;
+    for (labels, (success, denial)) in &gauges.cache {
+        for (kind, count) in [("success", success), ("denial", denial)] {
+            writeln!(out, "{name}{{type=\"{kind}\",{labels}}} {count}")?;
+        }
+    }
+    if let Some((entries, read)) = gauges.hosts {
+        let (name, when) = ("coredns_hosts_entries", "coredns_hosts_reload_timestamp_seconds");
+        header(out, name, "gauge", "Addresses of names and names of addresses in hosts files and the Corefile.")?;
+        writeln!(out, "{name} {entries}")?;
+        header(out, when, "gauge", "When hosts files were read last.")?;
+        writeln!(out, "{when} {read}")?;
+    }
+    let name = "coredns_dnssec_cache_entries";
+    header(out, name, "gauge", "Sets of records whose signatures are kept.")?;
+    for (labels, entries) in &gauges.signatures {
+        writeln!(out, "{name}{{{labels}}} {entries}")?;
+    }
+    Ok(())
+}
+
 /// What the process is, and what it runs.
 fn process(gauges: &Gauges, out: &mut String) -> std::fmt::Result {
     let name = "coredns_plugin_enabled";
     header(out, name, "gauge", "1 for each plugin of each zone.")?;
     for ([server, zone, view], plugin) in &gauges.plugins {
-        writeln!(out, "{name}{{server=\"{server}\",zone=\"{zone}\",view=\"{view}\",name=\"{plugin}\"}} 1")?;
+        let place = [("server", server.as_str()), ("zone", zone.as_str()), ("view", view.as_str()), ("name", *plugin)];
+        let labels = labels(&place);
+        writeln!(out, "{name}{{{labels}}} 1")?;
+    }
+    if let Some(version) = &gauges.version {
+        let name = "coredns_reload_version_info";
+        header(out, name, "gauge", "1, with the SHA-512 of the words of the Corefile in force.")?;
+        writeln!(out, "{name}{{hash=\"sha512\",value=\"{version}\"}} 1")?;
     }
     let name = "coredns_panics_total";
     header(out, name, "counter", "Panics that were survived: none is, each ends the process.")?;

@@ -25,6 +25,7 @@ pub use acl::Acl;
 pub use any::Any;
 pub use autopath::Autopath;
 pub use cached::Cached;
+pub(crate) use cached::labels_of as cache_labels;
 pub use cancel::Cancel;
 pub use chaos::Chaos;
 pub use dns64::Dns64;

@@ -7,6 +7,7 @@
 mod allowance;
 mod arrange;
 mod block;
+mod debugger;
 mod event;
 mod fetched;
 #[cfg(test)]
@@ -43,9 +44,10 @@ use std::{
 
 use futures::future::ready;
 
+pub use debugger::Debugger;
 pub use event::{Event, Observer};
 pub use giving::Transfer;
-pub use link::{Answering, Given, Knowing, Link, Next, Own, Quick, Said};
+pub use link::{Answering, Gift, Given, Knowing, Link, Next, Own, Quick, Said};
 pub use members::Members;
 pub use outside::{Carrier, ClientSearch, Exchange, Keep, Outside, Secure, Take};
 pub use parts::Parts;
@@ -114,6 +116,8 @@ pub struct Server {
     observer: Arc<Observer>,
     probes: Vec<Probe>,
     readiness: Readiness,
+    /// Which Corefile it is, where that is looked at again.
+    version: Option<String>,
 }
 
 impl fmt::Debug for Server {
@@ -134,10 +138,13 @@ impl Server {
         outside: Arc<dyn Outside>,
         observer: Observer,
     ) -> Self {
+        let observer = Arc::new(observer);
+        let debug = Debugger::new(config.process.debug.then(|| Arc::clone(&observer)));
         let parts = Parts {
             host: outside.host().into(),
             outside,
             metrics,
+            debug,
             waiting: Arc::default(),
             synced: Arc::default(),
             given: Arc::default(),
@@ -145,11 +152,12 @@ impl Server {
             keys: Arc::new(signed::keys(&config.blocks)),
         };
         let readiness = Readiness::new(config.process.monitor);
+        let version = config.process.reload.map(|_| config.version);
         let blocks: Vec<Block> =
             config.blocks.into_iter().map(|chain| Block::new(chain, cluster, serial, &parts)).collect();
         let probes = probe::probes(&blocks, &*parts.outside);
         let strays = told::strays(&blocks, &parts.metrics);
-        Self { blocks, strays, turn: AtomicUsize::new(0), parts, observer: Arc::new(observer), probes, readiness }
+        Self { blocks, strays, turn: AtomicUsize::new(0), parts, observer, probes, readiness, version }
     }
 
     /// Takes over what another server's caches hold, where the same questions come to caches with the same options: for a server that
@@ -190,6 +198,7 @@ impl Server {
             Ok(request) => request,
             Err(Reject::Drop) => {
                 self.parts.metrics.dropped();
+                self.parts.debug.dump(|| format!("what {} sent is no query", arrival.from), packet);
                 return Outcome::Drop;
             }
             Err(Reject::Code { head, rcode, question_end }) => {
@@ -197,6 +206,8 @@ impl Server {
                 if let Some(outcome) = self.of_zones(packet, arrival, &head, now, out) {
                     return outcome;
                 }
+                let why = || format!("what {} sent is answered with {}", arrival.from, rcode.mnemonic());
+                self.parts.debug.dump(why, packet);
                 self.turn_away(head, &packet[HEADER..question_end], rcode, arrival, out);
                 self.stray(0, arrival, packet.len(), rcode, out.len());
                 return Outcome::Answer;
@@ -305,7 +316,7 @@ impl Server {
         Pen::new(&query.head, &query.question, &self.blocks[*block].shape, &self.turn, &mut out).reply(&reply);
         let Query { ref name, qtype, qclass, ref head, ref question, ref arrival, now, .. } = *query;
         let leaving = Leaving { head, question, name, arrival, now: self.parts.outside.now() };
-        if !self.blocks[*block].guard.lets_out(&leaving, &mut out, &self.parts.metrics) {
+        if !self.blocks[*block].guard.lets_out(&leaving, &mut out) {
             self.blocks[*block].counts[*key].asked(arrival, qtype, *size);
             return None;
         }

@@ -278,17 +278,16 @@ impl Aggregator {
     }
 
     fn flow(&self, resolved: Resolved, (entry, side): (&Entry, Side), names: &Names) -> Flow {
-        let Resolved { key, asked, is_masked, .. } = resolved;
+        let Resolved { key, asked, seen_as, .. } = resolved;
         let first = First {
             is_spoofed: side == Side::Source && names.is_spoofed(entry),
             // Where the Service has a backend, that is the destination.
             is_unserved: asked.is_some() && names.is_unserved(key.destination, key.transport),
-            is_masked,
         };
         // The pod that sent it, and not the one whose address it took.
         let sender = names.senders(entry.key.device).filter(|_| first.is_spoofed).and_then(<[IpAddr]>::first);
         let ends = ends(&key, entry.first, sender.copied(), names);
-        Flow::new(&self.node, key, ends, (asked, first), (entry, side, self.scan))
+        Flow::new(&self.node, key, ends, (asked, seen_as, first), (entry, side, self.scan))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which records somebody wants to see.
 
+mod drops;
+
 use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;

@@ -14,6 +14,7 @@
 
 pub mod aggregate;
 pub mod capture;
+mod drops;
 pub mod ends;
 pub mod entry;
 pub mod export;
@@ -37,6 +38,6 @@ pub use entry::{Entry, EntryKey, IcmpError, Transport, Way};
 pub use filter::Filter;
 pub use names::{Names, PodIdentity};
 pub use numbered::{NoRecordId, Numbered, RecordId};
-pub use record::{Cause, Class, Gap, Interface, Item, Key, Record, Report, Reporter, Verdict};
+pub use record::{Cause, Class, Direction, Drops, Gap, Interface, Item, Key, Record, Report, Reporter, Verdict};
 pub use store::Store;
 pub use tally::Tally;

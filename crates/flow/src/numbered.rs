@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 use podnet_model::NodeName;
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Gap, Item, Record};
+use crate::record::{Drops, Gap, Item, Record};
 
 /// Which item of which recording it is. Written as `node/epoch/sequence`; that items are missing, behind them all, as `node/epoch/sequence/missing`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -31,6 +31,20 @@ impl fmt::Display for RecordId {
 impl From<RecordId> for String {
     fn from(id: RecordId) -> Self {
         id.to_string()
+    }
+}
+
+impl RecordId {
+    /// The id in a line of JSON, of which nothing else is read: who does not know such items goes on behind it.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn from_json(line: &str) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Id {
+            record: RecordId,
+        }
+        serde_json::from_str(line).map(|Id { record }| record)
     }
 }
 
@@ -88,6 +102,7 @@ struct Head {
 enum Kind {
     Flow,
     Gap,
+    Drops,
 }
 
 impl Numbered {
@@ -101,6 +116,7 @@ impl Numbered {
         let item = match kind {
             Kind::Flow => Item::Flow(Arc::new(serde_json::from_str::<Record>(line)?)),
             Kind::Gap => Item::Gap(serde_json::from_str::<Gap>(line)?),
+            Kind::Drops => Item::Drops(serde_json::from_str::<Drops>(line)?),
         };
         Ok(Self { record, item })
     }
@@ -109,7 +125,7 @@ impl Numbered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{flow, flow_v6, gap};
+    use crate::testing::{drops, flow, flow_v6, gap};
 
     #[test]
     fn an_id_is_read_as_it_is_written() {
@@ -125,12 +141,16 @@ mod tests {
 
     #[test]
     fn items_come_back_with_their_ids() {
-        for item in [flow(7), flow_v6(7), gap(7)] {
+        for item in [flow(7), flow_v6(7), gap(7), drops(7)] {
             let text = serde_json::to_string(&item).unwrap();
-            assert!(text.starts_with(r#"{"record":"node1/1/7","type":""#), "{text}");
+            let head = format!(r#"{{"record":"node1/1/7","type":"{}","#, item.item.kind());
+            assert!(text.starts_with(&head), "{text}");
             assert_eq!(serde_json::from_str::<Numbered>(&text).unwrap(), item);
             assert_eq!(Numbered::from_json(&text).unwrap(), item);
-            assert!(Numbered::from_json(&text.replace("type", "kind")).is_err());
+            let unknown = text.replace("type", "kind");
+            assert!(Numbered::from_json(&unknown).is_err());
+            assert_eq!(RecordId::from_json(&unknown).unwrap(), item.record);
+            assert!(RecordId::from_json(&text.replace("record", "number")).is_err());
             // Who does not know of ids reads the item alone.
             assert_eq!(serde_json::from_str::<Item>(&text).unwrap(), item.item);
         }

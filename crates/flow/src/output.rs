@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::{
-    gap::Interface,
-    record::{Asked, End, Gap, GapAt, Item, Record},
+    names::PodIdentity,
+    record::{Asked, Direction, Drops, End, Gap, GapAt, Interface, Item, Record},
 };
 
 /// A form of output.
@@ -54,7 +54,9 @@ pub fn line(form: Form, item: &Item) -> String {
         (Form::JsonLines, item) => serde_json::to_string(item).unwrap_or_default(),
         (Form::Csv, Item::Flow(record)) => csv(record),
         (Form::Csv, Item::Gap(gap)) => format!("# {}", missing(gap)),
+        (Form::Csv, Item::Drops(drops)) => format!("# {}", dropped(drops)),
         (_, Item::Gap(gap)) => missing(gap),
+        (_, Item::Drops(drops)) => dropped(drops),
         (Form::Table, Item::Flow(record)) => table(record),
         (Form::Compact, Item::Flow(record)) => compact(record),
     }
@@ -165,13 +167,7 @@ fn word(value: &impl serde::Serialize) -> String {
 
 fn missing(gap: &Gap) -> String {
     let Gap { start, end, node, packets, bytes, flows, .. } = gap;
-    let pod = gap.pod.as_ref().map(|pod| format!(" of {}/{}", pod.namespace, pod.name)).unwrap_or_default();
-    let interface = match &gap.device {
-        Some(Interface { name: Some(name), .. }) => format!(" by interface {name}"),
-        Some(Interface { index, name: None }) => format!(" by interface number {index}"),
-        None => String::new(),
-    };
-    let whose = pod + &interface;
+    let whose = whose(gap.pod.as_deref(), gap.device.as_ref());
     match gap.at {
         GapAt::Kernel => format!(
             "GAP {start} to {end} at {node}{whose}: the kernel had no room; {packets} packets with {bytes} bytes are in no flow, \
@@ -188,6 +184,30 @@ fn missing(gap: &Gap) -> String {
              much that was"
         ),
     }
+}
+
+fn dropped(drops: &Drops) -> String {
+    let Drops { start, end, node, cause, packets, .. } = drops;
+    let whose = whose(drops.pod.as_deref(), drops.device.as_ref());
+    let way = match drops.direction {
+        Direction::Ingress => "to",
+        Direction::Egress => "from",
+    };
+    format!(
+        "DROPS {start} to {end} at {node}{whose}: {packets} packets {way} the pod ({cause}), nobody knows of which \
+         flows"
+    )
+}
+
+/// The pod and its interface, as far as they are known.
+fn whose(pod: Option<&PodIdentity>, device: Option<&Interface>) -> String {
+    let pod = pod.map(|pod| format!(" of {}/{}", pod.namespace, pod.name)).unwrap_or_default();
+    let interface = match device {
+        Some(Interface { name: Some(name), .. }) => format!(" by interface {name}"),
+        Some(Interface { index, name: None }) => format!(" by interface number {index}"),
+        None => String::new(),
+    };
+    pod + &interface
 }
 
 #[cfg(test)]

@@ -14,16 +14,17 @@ use podnet_model::{NodeName, ServiceKey};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use crate::{
+    drops::{Direction, Drops},
+    gap::{Gap, GapAt, Interface},
+    verdict::{Cause, Verdict},
+};
 use crate::{
     entry::{Entry, EntryKey, Transport, Way},
     names::{Holder, PodIdentity},
 };
-pub use crate::{
-    gap::{Gap, GapAt, Interface},
-    verdict::{Cause, Verdict},
-};
 
-/// What is told: a flow, or that flows are missing.
+/// What is told: a flow, that flows are missing, or that packets were dropped of which it is not known whose they were.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Item {
@@ -31,6 +32,8 @@ pub enum Item {
     Flow(Arc<Record>),
     /// Flows are missing.
     Gap(Gap),
+    /// Packets were dropped at an interface.
+    Drops(Drops),
 }
 
 impl Item {
@@ -40,6 +43,17 @@ impl Item {
         match self {
             Self::Flow(record) => record.end,
             Self::Gap(gap) => gap.end,
+            Self::Drops(drops) => drops.end,
+        }
+    }
+
+    /// What kind of item it is, as its `type` in JSON has it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Flow(_) => "flow",
+            Self::Gap(_) => "gap",
+            Self::Drops(_) => "drops",
         }
     }
 }
@@ -249,6 +263,10 @@ pub struct Record {
     pub source: End,
     /// Who answers: where a Service was asked, the backend.
     pub destination: End,
+    /// The address and port that the destination sees in the place of the source's, where the source's node put them there and the destination is
+    /// not on that node: its own node tells the flow as one from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_as: Option<SocketAddr>,
     /// The Service that was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Asked>,
@@ -296,6 +314,12 @@ impl Record {
         let asked = self.service.as_ref().filter(|_| self.reporter == Reporter::Destination);
         let destination = asked.map_or_else(|| self.destination.at(), |asked| SocketAddr::new(asked.ip, asked.port));
         Key { source: self.source.at(), destination, transport: self.protocol }
+    }
+
+    /// The flow that the destination's node takes it for, where another source is seen there ([`Record::seen_as`]).
+    #[must_use]
+    pub fn seen_key(&self) -> Option<Key> {
+        self.seen_as.map(|source| Key { source, ..self.key() })
     }
 
     /// The node of the other end tells it as well, and better: who reads all nodes leaves this one out. The class says

@@ -155,7 +155,7 @@ impl Store {
 fn size(item: &Item) -> usize {
     let own = match item {
         Item::Flow(_) => size_of::<Record>(),
-        Item::Gap(_) => 0,
+        Item::Gap(_) | Item::Drops(_) => 0,
     };
     size_of::<(Timestamp, Item)>() + own + OVERHEAD
 }

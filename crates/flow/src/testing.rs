@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    Cause, Class, Gap, Item, Numbered, PodIdentity, Record, RecordId, Report, Reporter, Transport, Verdict, Way,
+    Cause, Class, Direction, Drops, Gap, Item, Numbered, PodIdentity, Record, RecordId, Report, Reporter, Transport,
+    Verdict, Way,
     record::{Asked, End, FlowId, GapAt, Interface},
 };
 
@@ -35,6 +36,7 @@ pub(crate) fn flow(sequence: u64) -> Numbered {
         protocol: Transport::TCP,
         source: end("10.0.0.1", 40000, Some("client")),
         destination: end("10.0.1.2", 8080, Some("web")),
+        seen_as: None,
         service: Some(Asked {
             service: podnet_model::ServiceKey::new("shop", "web"),
             ip: "10.96.0.1".parse().unwrap(),
@@ -73,4 +75,20 @@ pub(crate) fn gap(sequence: u64) -> Numbered {
     let device = Some(Interface { index: 7, name: Some("pn00c0ffee".into()) });
     let gap = Gap { start, end, node, at, device, pod: None, packets: 40, bytes: 4000, flows: 3 };
     Numbered { record: id(sequence), item: Item::Gap(gap) }
+}
+
+/// 12 packets from `shop/client` were beyond its limit.
+pub(crate) fn drops(sequence: u64) -> Numbered {
+    let device = Some(Interface { index: 7, name: Some("pn00c0ffee".into()) });
+    let drops = Drops {
+        start: "2026-01-01T00:00:00Z".parse().unwrap(),
+        end: "2026-01-01T00:00:10Z".parse().unwrap(),
+        node: "node1".into(),
+        cause: Cause::Limit,
+        direction: Direction::Egress,
+        device,
+        pod: end("10.0.0.1", 0, Some("client")).pod,
+        packets: 12,
+    };
+    Numbered { record: id(sequence), item: Item::Drops(drops) }
 }

@@ -47,7 +47,7 @@ impl FromStr for Verdict {
     }
 }
 
-/// What dropped or refused packets. What leaves no trace (a silent firewall, a limit) is not among them: nothing could tell it.
+/// What dropped or refused packets. What leaves no trace (a silent firewall, a limit of packets) is not among them: nothing could tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
@@ -55,6 +55,11 @@ pub enum Cause {
     NoBackend,
     /// The source is no address of the pod that sent: its node drops that.
     SpoofGuard,
+    /// A network policy does not allow it. Nothing tells this yet: podnet puts no policies in force so far.
+    Policy,
+    /// It was beyond the bandwidth that a pod is limited to. The kernel counts what it drops there by interface: no flow has this cause,
+    /// [`crate::record::Drops`] have.
+    Limit,
     /// Somebody on the way had no route, or nobody has the address: destination unreachable.
     NoRoute,
     /// Somebody refused by rule: administratively prohibited, or a port that is not theirs called unreachable, as rules for rejecting do unless told
@@ -69,9 +74,11 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub(crate) const NAMED: [(Self, &'static str); 7] = [
+    pub(crate) const NAMED: [(Self, &'static str); 9] = [
         (Self::NoBackend, "no-backend"),
         (Self::SpoofGuard, "spoof-guard"),
+        (Self::Policy, "policy"),
+        (Self::Limit, "limit"),
         (Self::NoRoute, "no-route"),
         (Self::Prohibited, "prohibited"),
         (Self::PortClosed, "port-closed"),
@@ -100,7 +107,9 @@ impl Cause {
     pub(crate) const fn verdict(self) -> Verdict {
         match self {
             Self::NoBackend | Self::Prohibited | Self::PortClosed => Verdict::Refused,
-            Self::SpoofGuard | Self::NoRoute | Self::PacketTooBig | Self::HopLimit => Verdict::Dropped,
+            Self::SpoofGuard | Self::Policy | Self::Limit | Self::NoRoute | Self::PacketTooBig | Self::HopLimit => {
+                Verdict::Dropped
+            }
         }
     }
 }
@@ -134,7 +143,9 @@ mod tests {
             assert_eq!(cause.to_string().parse(), Ok(cause));
             assert_eq!(serde_json::to_value(cause).unwrap(), cause.to_string());
         }
-        assert!("policy".parse::<Cause>().unwrap_err().to_string().contains("no-backend"));
+        assert!(
+            "firewall".parse::<Cause>().unwrap_err().to_string().contains("no-backend, spoof-guard, policy, limit")
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! listens at all addresses is met. No netfilter is needed. The namespace has no name: it goes with the process that made it, and with it
 //! the link and what leads by it. What stays then tells clients that nobody serves (see `ways`), until the next one leads.
 
+mod seen;
 mod ways;
 
 use std::{
@@ -18,6 +19,7 @@ use netlink_packet_route::address::{AddressFlags, AddressScope};
 use podnet_model::{Family, LinkName, Mac};
 use podnet_planner::services::userspace::Led;
 pub use podnet_planner::services::userspace::device;
+pub use seen::{Seen, look};
 
 use crate::{
     addr,
@@ -35,6 +37,8 @@ use ways::There;
 pub const PROTOCOL: u8 = 87;
 /// Of what one process makes and removes one thing is done after the other: what takes the place of another one may be removed with it.
 static TURN: Mutex<()> = Mutex::new(());
+/// The link's other end, in the namespace.
+const INSIDE: &str = "node";
 /// What the namespace's end is asked by.
 const PEER_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
 const PEER_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
@@ -97,7 +101,7 @@ impl Apart {
         netns.run(|| settings(family))??;
         let (mut outside, mut inside) = (RtSocket::open_in(node)?, RtSocket::open_in(&netns)?);
         let (ours, theirs) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
-        let peer = VethPeer { name: "node", mac: Some(theirs), netns: Some(&netns) };
+        let peer = VethPeer { name: INSIDE, mac: Some(theirs), netns: Some(&netns) };
         let name = device(family);
         link::delete(&mut outside, name)?;
         link::create_veth(&mut outside, &Veth { name, mac: Some(ours), peer, mtu: MTU })?;
@@ -145,13 +149,13 @@ impl Apart {
             sysctl::set(self.node.netns(), &format!("net/ipv4/conf/{name}/rp_filter"), "0")?;
         }
         link::set_up(&mut self.inside, "lo")?;
-        link::set_up(&mut self.inside, "node")?;
+        link::set_up(&mut self.inside, INSIDE)?;
         link::set_up(&mut self.node, name)?;
-        link::settle(&self.inside, &LinkName::from("node"))?;
+        link::settle(&self.inside, &LinkName::from(INSIDE))?;
         link::settle(&self.node, &LinkName::from(name))?;
-        let index = link::index_of(&mut self.inside, "node")?;
+        let index = link::index_of(&mut self.inside, INSIDE)?;
         // What comes in is for here; what goes out never is, even to an address that is served here: it may be a client's as well.
-        self.inside.perform_all(&route::local_for_input_only(self.family, "node"))?;
+        self.inside.perform_all(&route::local_for_input_only(self.family, INSIDE))?;
         neigh::replace(&mut self.inside, index, gateway, ours)?;
         neigh::replace(&mut self.node, self.device, peer, theirs)?;
         let target = Target::Gateway { device: Some(index), via: gateway, onlink: true };

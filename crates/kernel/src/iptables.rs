@@ -10,6 +10,7 @@
 
 mod command;
 mod fingerprint;
+mod first_rule;
 mod variant;
 
 use std::{
@@ -23,6 +24,7 @@ use podnet_planner::iptables::{ChainKey, Rewrite, Rules, Saved, difference, remo
 pub use command::IptablesError;
 use command::{Program, run, run_as};
 pub use fingerprint::Fingerprint;
+pub use first_rule::FirstRule;
 pub use variant::Variant;
 
 use crate::{monitor::Transaction, netns::NetNs, nft};
@@ -69,6 +71,12 @@ impl Iptables {
     #[must_use]
     pub const fn variant(&self) -> Variant {
         self.variant
+    }
+
+    /// The first rule of a chain that is none of the kernel's own, to ask what it has counted. Nothing is asked yet.
+    #[must_use]
+    pub fn first_rule(&self, chain: ChainKey) -> FirstRule {
+        FirstRule { netns: self.netns.clone(), family: self.family, variant: self.variant, chain }
     }
 
     /// What is there, everybody's.

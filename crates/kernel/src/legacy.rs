@@ -2,6 +2,7 @@
 //! looked at only where they are there, as asking for one would make it (`linux/netfilter_ipv4/ip_tables.h`).
 
 mod chains;
+mod packets;
 mod table;
 
 use std::{collections::BTreeSet, io, net::Ipv4Addr};
@@ -10,6 +11,7 @@ use ipnet::Ipv4Net;
 use podnet_model::Family;
 
 pub use chains::LegacyChains;
+pub(crate) use packets::packets;
 use table::Table;
 
 /// `XT_TABLE_MAXNAMELEN`.

@@ -42,6 +42,9 @@ const IPV6_SETTINGS: u32 = 25;
 const NF_TABLES: u32 = 7;
 /// As many notices as are handed over at once: a flood is taken in pieces.
 const MOST: usize = 4096;
+/// Room for what is told of rules until it is read: of a chain that a program of iptables writes anew each rule is told that goes and that
+/// comes, in some 700 bytes. What has thousands of them shall not be taken for lost where the listener is late.
+const OF_RULES: usize = 32 << 20;
 
 /// How often a kernel without netfilter is asked whether it has one by now.
 const LOOK_FOR_RULES: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
@@ -100,7 +103,7 @@ pub enum Notice {
     Rules(Transaction),
     /// Notices were lost.
     Lost,
-    /// Others may have changed rules without a notice, during a large transaction of one's own.
+    /// Others may have changed rules without a notice: during a large transaction of one's own, or before it could be listened.
     RulesLost,
 }
 
@@ -113,6 +116,10 @@ pub struct Transaction {
     pub generation: Option<u32>,
     /// Who did it: the process, where the kernel tells.
     pub author: Option<Author>,
+    /// The chains that came or went, or whose rules did: family, table and name. Of a table that goes there is one without a name.
+    pub chains: BTreeSet<(u8, String, String)>,
+    /// There are more chains than are told.
+    pub has_more_chains: bool,
     /// The elements of sets and maps that were added or removed, in the tables of whomever.
     pub touched: Vec<Touched>,
     /// More than those was changed, or more of them than are told.
@@ -185,6 +192,10 @@ impl Monitor {
             // What one's own sockets do is told as well where they were not known when it was opened.
             if self.nft.is_none() {
                 self.nft = listen_to_rules(&self.netns)?;
+                // Nobody heard what was done before.
+                if self.nft.is_some() {
+                    return Ok(vec![Notice::RulesLost]);
+                }
             }
             let timeout = self.nft.is_none().then_some(LOOK_FOR_RULES);
             let descriptors = [Some(&self.route), self.nft.as_ref()].map(|one| one.map(Connection::descriptor));
@@ -232,6 +243,7 @@ impl Monitor {
 /// Hears of nf_tables from now on; nobody where the kernel has no netfilter.
 fn listen_to_rules(netns: &NetNs) -> Result<Option<Connection>, NetlinkError> {
     let Some(nft) = open_netfilter_in(netns)? else { return Ok(None) };
+    nft.make_room_to_hear(OF_RULES);
     nft.join(NF_TABLES)?;
     Ok(Some(nft))
 }

@@ -134,6 +134,14 @@ impl NftSocket {
         Ok(self.is_there()? && listing::has_chain(self.wire.get()?, family, table, chain)?)
     }
 
+    /// How many packets the counter of a chain's first rule has counted; none where there is no such rule, or none that counts.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn packets(&mut self, family: Family, table: &str, chain: &str) -> Result<Option<u64>, NftError> {
+        if self.is_there()? { listing::packets(self.wire.get()?, family, table, chain) } else { Ok(None) }
+    }
+
     /// How many elements a set or map has; a range counts once.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! What a node's kernel has of what a plan can be compared with, as a value: whoever is on the machine takes it, and an agent sends it.
 
+pub mod served;
 mod told;
 
 use std::{
@@ -27,6 +28,7 @@ use crate::{
     sysctl::{self, SysctlError},
 };
 
+use served::Served;
 pub use told::{MOST_BYTES, Told, Unreadable, Unwritable};
 
 /// Elements of sets that are told of one node at most: those of about 10,000 Services with ten endpoints each, which take some 50 MB as they are
@@ -61,6 +63,8 @@ pub struct Snapshot {
     pub settings: BTreeMap<String, String>,
     /// None on a kernel without nf_tables.
     pub rules: Option<Rules>,
+    /// What serves Services beside; [`Snapshot::take`] does not look for it.
+    pub served: Served,
 }
 
 /// A device.

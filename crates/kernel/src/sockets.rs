@@ -9,11 +9,12 @@
 pub(crate) mod call;
 mod connections;
 mod load;
+mod seen;
 
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
 
@@ -26,6 +27,7 @@ use podnet_planner::{
 use rustix::io::Errno;
 
 pub use connections::{Connections, Opened};
+pub use seen::{Seen, look};
 
 use crate::{
     cgroup::{Cgroup, CgroupError},
@@ -172,23 +174,28 @@ impl Sockets {
     /// # Errors
     /// What the kernel refused.
     pub fn tables(&self) -> Result<Tables, SocketsError> {
-        let frontends = call::elements(self.maps.frontends.as_fd()).map_err(refused("list frontends"))?;
-        let backends = call::elements(self.maps.backends.as_fd()).map_err(refused("list backends"))?;
-        let entry = |(key, value): ([u8; Place::SIZE], [u8; abi::Frontend::SIZE])| {
-            let Place { addr, port, protocol } = Place::from_bytes(key);
-            Some((FrontendKey { addr, protocol: protocol_of(protocol)?, port }, entry_of(value)))
-        };
-        let slot = |(key, value)| {
-            let abi::Slot { list, number } = abi::Slot::from_bytes(key);
-            let Place { addr, port, protocol } = Place::from_bytes(value);
-            let protocol = protocol_of(protocol).unwrap_or(Protocol::Sctp);
-            Some((Slot { list, number }, Target { at: BackendAddress { addr, port }, protocol }))
-        };
-        Ok(Tables {
-            frontends: frontends.into_iter().filter_map(entry).collect(),
-            backends: backends.into_iter().filter_map(slot).collect(),
-        })
+        tables(self.maps.frontends.as_fd(), self.maps.backends.as_fd())
     }
+}
+
+/// What stands in the maps of frontends and backends.
+fn tables(frontends: BorrowedFd<'_>, backends: BorrowedFd<'_>) -> Result<Tables, SocketsError> {
+    let frontends = call::elements(frontends).map_err(refused("list frontends"))?;
+    let backends = call::elements(backends).map_err(refused("list backends"))?;
+    let entry = |(key, value): ([u8; Place::SIZE], [u8; abi::Frontend::SIZE])| {
+        let Place { addr, port, protocol } = Place::from_bytes(key);
+        Some((FrontendKey { addr, protocol: protocol_of(protocol)?, port }, entry_of(value)))
+    };
+    let slot = |(key, value)| {
+        let abi::Slot { list, number } = abi::Slot::from_bytes(key);
+        let Place { addr, port, protocol } = Place::from_bytes(value);
+        let protocol = protocol_of(protocol).unwrap_or(Protocol::Sctp);
+        Some((Slot { list, number }, Target { at: BackendAddress { addr, port }, protocol }))
+    };
+    Ok(Tables {
+        frontends: frontends.into_iter().filter_map(entry).collect(),
+        backends: backends.into_iter().filter_map(slot).collect(),
+    })
 }
 
 /// Takes the programs away that choose backends, whoever put them there; whether there were any. Those that tell a socket what it speaks

@@ -15,6 +15,7 @@ mod watch;
 use std::collections::BTreeMap;
 
 use listing::Qdiscs;
+use podnet_flow::Direction;
 use podnet_model::LinkName;
 use podnet_planner::limits::{Bucket, Found, Step, egress_device, served_by};
 use rustix::io::Errno;
@@ -155,6 +156,43 @@ fn look(socket: &mut RtSocket, qdiscs: &Qdiscs, end: &Link, device: Option<&Link
         _ => None,
     };
     Ok(Found { ingress: qdiscs.bucket(end.index), egress, diverted })
+}
+
+/// What a token bucket of a pod's link has dropped since it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// The index of the node's end of the link.
+    pub device: u32,
+    /// Which way the packets went.
+    pub direction: Direction,
+    /// How many; what is handed over as one, to be cut by a device, is one where it was dropped uncut.
+    pub packets: u64,
+}
+
+/// What the token buckets of all pods' links have dropped.
+///
+/// # Errors
+/// Where the kernel cannot be asked.
+pub fn dropped(socket: &mut RtSocket) -> Result<Vec<Dropped>, NetlinkError> {
+    let counted: Vec<(u32, u64)> = Qdiscs::list(socket)?.dropped().collect();
+    if counted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let links = link::list(socket)?;
+    let place = |index: u32| {
+        let device = links.iter().find(|link| link.index == index)?;
+        if device.kind.as_deref() == Some(IFB) {
+            let host = served_by(&device.name)?;
+            let end = links.iter().find(|link| link.name == host)?;
+            return Some((end.index, Direction::Egress));
+        }
+        // Another program may have chosen our number.
+        egress_device(&device.name).map(|_| (index, Direction::Ingress))
+    };
+    let told = counted
+        .into_iter()
+        .filter_map(|(index, packets)| place(index).map(|(device, direction)| Dropped { device, direction, packets }));
+    Ok(told.collect())
 }
 
 /// Removes a device for traffic from a pod. Done also where there is none.

@@ -18,7 +18,7 @@ use std::{
 };
 
 pub use difference::{difference, removal};
-pub use names::{endpoint_chain, is_ours, port_chain};
+pub use names::{concerns, endpoint_chain, is_ours, port_chain};
 pub(crate) use names::{nth_port_chain, port_text};
 pub use rule::{Match, Rule, Side, Target, Transport};
 pub use saved::{Saved, nat_is_of_kube_proxy};

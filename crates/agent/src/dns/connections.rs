@@ -54,8 +54,7 @@ impl Connections {
             Carrier::Grpc => Some("grpc"),
         };
         if let Some(proto) = proto {
-            let told = |kept| self.metrics.upstreams.connection(&exchange.upstream, proto, kept);
-            return self.requests.exchange(exchange, told).await;
+            return self.requests.exchange(exchange, proto, &self.metrics).await;
         }
         let (line, kept) = self.line(exchange, |line| !exchange.fresh || (line.is_new() && !is_alone(exchange)))?;
         let mut answered = line.ask(exchange).await;
@@ -76,6 +75,8 @@ impl Connections {
             !lines.is_empty()
         });
         let lines = open.entry(place(exchange)).or_default();
+        // Those who wait for an answer on it still get it.
+        lines.extract_if(.., |line| line.is_older_than(exchange.keep.age)).for_each(|line| line.retire());
         let full = lines.len() >= MOST;
         let free = lines.iter().filter(|line| line.takes_more()).map(|line| (line.load(), line));
         let free = free.filter(|(load, line)| full || (*load < SHARED && suits(line)));

@@ -25,10 +25,10 @@ pub(super) use places::{Places, Rest};
 
 use super::{Shared, identity::Identity, tcp, udp::canonical, unread::Unread, web};
 
-/// Connections at once, for each port.
-const CONNECTIONS: usize = 1000;
-/// Connections of one client: nobody takes more than a quarter. Many clients may stand behind one address.
-const CONNECTIONS_OF_ONE: usize = CONNECTIONS / 4;
+/// Connections at once, for each port, where the Corefile says nothing else (`https`, `grpc_server`).
+pub(super) const CONNECTIONS: usize = 1000;
+/// Requests of one connection of HTTP at once.
+pub(super) const STREAMS: u32 = 128;
 /// How long a message may take to come in, or an answer to go out. CoreDNS's times are 3 s and 5 s.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a connection may be silent; CoreDNS's.
@@ -47,6 +47,10 @@ pub(super) struct Manners {
     pub(super) idle: Duration,
     /// Queries that a connection may carry.
     pub(super) max_queries: Option<u32>,
+    /// Connections at once.
+    pub(super) connections: usize,
+    /// Requests of one connection of HTTP at once.
+    pub(super) streams: u32,
     /// The certificate that is shown; none: nothing is encrypted.
     pub(super) identity: Option<Arc<Identity>>,
 }
@@ -70,6 +74,8 @@ impl Manners {
             write: timeouts.write.unwrap_or(PATIENCE),
             idle: timeouts.idle.unwrap_or(IDLE),
             max_queries: timeouts.max_queries,
+            connections: listener.web.max_connections.unwrap_or(CONNECTIONS),
+            streams: listener.web.max_streams.unwrap_or(STREAMS),
             identity,
         })
     }
@@ -99,8 +105,8 @@ impl Door {
         Arc::new(Self {
             shared,
             port,
+            places: Places::new(manners.connections, of_one(manners.connections)),
             manners: RwLock::new(Arc::new(manners)),
-            places: Places::new(CONNECTIONS, CONNECTIONS_OF_ONE),
             unread: Arc::default(),
         })
     }
@@ -112,12 +118,13 @@ impl Door {
 
     /// Treats connections that are accepted from now on in another way.
     pub(super) fn change(&self, manners: Manners) {
+        self.places.resize(manners.connections, of_one(manners.connections));
         *self.manners.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(manners);
     }
 
     /// How long a connection may be silent now: not so long where many are there.
     pub(super) fn idle(&self, manners: &Manners) -> Duration {
-        if self.places.free() < CONNECTIONS / 4 { manners.idle.min(BUSY_IDLE) } else { manners.idle }
+        if self.places.are_scarce() { manners.idle.min(BUSY_IDLE) } else { manners.idle }
     }
 
     /// How often a silent connection looks whether it has been so for too long.
@@ -231,6 +238,11 @@ impl Door {
             keepalive: (!self.speaks_http()).then(|| tenths(self.idle(&self.manners()))),
         }
     }
+}
+
+/// Connections of one client: nobody takes more than a quarter. Many clients may stand behind one address.
+fn of_one(connections: usize) -> usize {
+    (connections / 4).max(1)
 }
 
 /// A time as RFC 7828 tells it; what is longer than can be told is told as the longest.

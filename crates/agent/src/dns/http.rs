@@ -1,4 +1,10 @@
 //! Health, readiness and metrics over HTTP, where and as CoreDNS serves them.
+//!
+//! `encrypted`: ports that show a certificate; `itself`: `health` asks itself; `process`: what the process uses.
+
+mod encrypted;
+pub(super) mod itself;
+mod process;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -7,6 +13,8 @@ use axum::{
     http::{StatusCode, header},
     routing::get,
 };
+use encrypted::Encrypting;
+pub(super) use encrypted::Shown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -39,16 +47,16 @@ impl Role {
 pub(super) async fn serve(
     shared: Arc<Shared>,
     listener: Arc<TcpListener>,
-    address: SocketAddr,
-    role: Role,
+    (role, address): (Role, SocketAddr),
+    shown: Shown,
     token: CancellationToken,
 ) {
     let router = match role {
         Role::Health => Router::new().route("/health", get(|| async { "OK" })),
         Role::Ready => Router::new().route("/ready", get(move || std::future::ready(ready(&shared)))),
-        Role::Metrics => Router::new().route("/metrics", get(move || std::future::ready(metrics(&shared)))),
+        Role::Metrics => Router::new().route("/metrics", get(move || metrics(Arc::clone(&shared)))),
     };
-    let listener = bounded(Held(listener), address, Guests::default());
+    let listener = Encrypting::new(bounded(Held(listener), address, Guests::default()), shown);
     let served = axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned()).await;
     if let Err(error) = served {
         error!(%error, purpose = role.purpose(), "a port closed");
@@ -84,8 +92,10 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
     }
 }
 
-fn metrics(shared: &Shared) -> ([(header::HeaderName, &'static str); 1], String) {
+async fn metrics(shared: Arc<Shared>) -> ([(header::HeaderName, &'static str); 1], String) {
     let server = shared.server();
-    let text = server.metrics().render("dns://:53", &server.gauges());
+    let mut text = server.metrics().render(&server.gauges());
+    // A process may have many files open, and they are counted one by one.
+    text += &tokio::task::spawn_blocking(process::metrics).await.unwrap_or_default();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

@@ -12,9 +12,9 @@ use std::{
 
 use podnet_dns::{
     Scheme,
-    chain::{ClientAuth, TlsFiles, TlsOptions},
+    chain::{ClientAuth, TlsFiles, TlsOptions, TlsVersions, WebTls},
 };
-use rustls::{NoKeyLog, ServerConfig};
+use rustls::{ALL_VERSIONS, NoKeyLog, ServerConfig, SupportedProtocolVersion, version};
 use tracing::{error, info};
 
 use super::{corefile::Stamp, pem};
@@ -26,9 +26,17 @@ const LOOK: Duration = if cfg!(test) { Duration::from_millis(20) } else { Durati
 #[derive(Debug)]
 pub(crate) struct Identity {
     options: TlsOptions,
-    scheme: Scheme,
+    offer: Offer,
     current: RwLock<Arc<ServerConfig>>,
     seen: Mutex<Seen>,
+}
+
+/// What is spoken on connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Offer {
+    /// The names of what is spoken (RFC 7301): clients that name others are turned away, those that name none are not.
+    protocols: &'static [&'static str],
+    versions: TlsVersions,
 }
 
 #[derive(Debug)]
@@ -43,11 +51,28 @@ impl Identity {
     /// # Errors
     /// When a file cannot be read, or certificate and key do not belong together.
     pub(crate) fn read(options: &TlsOptions, scheme: Scheme) -> io::Result<Arc<Self>> {
+        Self::with(options, Offer::of(scheme))
+    }
+
+    /// Reads the certificate of a port of HTTP. The one `before` is kept where the same is wanted of it.
+    ///
+    /// # Errors
+    /// As [`Identity::read`].
+    pub(super) fn of_web(web: &WebTls, before: Option<Arc<Self>>) -> io::Result<Arc<Self>> {
+        let protocols: &[&str] = if web.http2 { &["h2", "http/1.1"] } else { &["http/1.1"] };
+        let offer = Offer { protocols, versions: web.versions };
+        match before.filter(|before| before.is(&web.options) && before.offer == offer) {
+            Some(before) => Ok(before),
+            None => Self::with(&web.options, offer),
+        }
+    }
+
+    fn with(options: &TlsOptions, offer: Offer) -> io::Result<Arc<Self>> {
         let files = stamps(&options.files);
         Ok(Arc::new(Self {
-            current: RwLock::new(config(options, scheme)?),
+            current: RwLock::new(config(options, offer)?),
             options: options.clone(),
-            scheme,
+            offer,
             seen: Mutex::new(Seen { looked: Instant::now(), files }),
         }))
     }
@@ -87,7 +112,7 @@ impl Identity {
             seen.files = files;
         }
         let certificate = self.options.files.certificate.as_deref().unwrap_or_default();
-        match config(&self.options, self.scheme) {
+        match config(&self.options, self.offer) {
             Ok(new) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
                 info!(certificate, "a changed certificate is in force");
@@ -105,7 +130,7 @@ fn stamps(files: &TlsFiles) -> Vec<Option<Stamp>> {
     paths.into_iter().flatten().map(|path| std::fs::metadata(path).ok().map(|file| Stamp::of(&file))).collect()
 }
 
-fn config(options: &TlsOptions, scheme: Scheme) -> io::Result<Arc<ServerConfig>> {
+fn config(options: &TlsOptions, offer: Offer) -> io::Result<Arc<ServerConfig>> {
     let (Some(certificate), Some(key)) = (&options.files.certificate, &options.files.key) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
@@ -115,7 +140,7 @@ fn config(options: &TlsOptions, scheme: Scheme) -> io::Result<Arc<ServerConfig>>
         auth => Some(clients::verifier(auth, options.files.authorities.as_deref(), &provider)?),
     };
     let builder = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(offer.spoken())
         .map_err(io::Error::other)?;
     let builder = match verifier {
         None => builder.with_no_client_auth(),
@@ -124,7 +149,7 @@ fn config(options: &TlsOptions, scheme: Scheme) -> io::Result<Arc<ServerConfig>>
     let mut config = builder
         .with_single_cert(pem::certificates(certificate)?, pem::key(key)?)
         .map_err(|error| pem::bad(certificate, &error))?;
-    config.alpn_protocols = protocols(scheme).iter().map(|name| name.as_bytes().to_vec()).collect();
+    config.alpn_protocols = offer.protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     config.key_log = match &options.keylog {
         None => Arc::new(NoKeyLog),
         Some(path) => keylog::open(path)?,
@@ -132,12 +157,26 @@ fn config(options: &TlsOptions, scheme: Scheme) -> io::Result<Arc<ServerConfig>>
     Ok(Arc::new(config))
 }
 
-/// The names of what is spoken (RFC 7301): clients that name others are turned away, those that name none are not.
-const fn protocols(scheme: Scheme) -> &'static [&'static str] {
-    match scheme {
-        Scheme::Https => &["h2", "http/1.1"],
-        Scheme::Grpc => &["h2"],
-        // RFC 7858 §3.1 came before the name did (RFC 9103 §7.1 uses it).
-        _ => &["dot"],
+static TLS12: [&SupportedProtocolVersion; 1] = [&version::TLS12];
+static TLS13: [&SupportedProtocolVersion; 1] = [&version::TLS13];
+
+impl Offer {
+    /// What is spoken at a port of DNS.
+    const fn of(scheme: Scheme) -> Self {
+        let protocols: &[&str] = match scheme {
+            Scheme::Https => &["h2", "http/1.1"],
+            Scheme::Grpc => &["h2"],
+            // RFC 7858 §3.1 came before the name did (RFC 9103 §7.1 uses it).
+            _ => &["dot"],
+        };
+        Self { protocols, versions: TlsVersions::All }
+    }
+
+    fn spoken(self) -> &'static [&'static SupportedProtocolVersion] {
+        match self.versions {
+            TlsVersions::All => ALL_VERSIONS,
+            TlsVersions::Tls12 => &TLS12,
+            TlsVersions::Tls13 => &TLS13,
+        }
     }
 }

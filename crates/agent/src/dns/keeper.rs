@@ -1,5 +1,6 @@
 //! The task that owns the cluster's state: it feeds the server, and replaces it when the Corefile changes.
 
+mod halves;
 mod rounds;
 mod watches;
 
@@ -13,6 +14,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use halves::Halves;
 use podnet_dns::{
     Config, Server,
     chain::Level,
@@ -177,25 +179,33 @@ impl Keeper {
         }
         refused.retain(|path| !changed.contains(path));
         // What is again as it was read needs nothing.
-        let newer: BTreeSet<PathBuf> = now.changed(&self.sources).intersection(&changed).cloned().collect();
-        refused.append(&mut self.take_over_files(newer, listeners).await);
+        let differs = now.changed(&self.sources);
+        let newer: BTreeSet<PathBuf> = differs.intersection(&changed).cloned().collect();
+        // What was wrong by itself may be right with what is another now: a zone and its keys change together.
+        let together: BTreeSet<PathBuf> = refused.intersection(&differs).chain(&newer).cloned().collect();
+        let is_right = together.len() > newer.len()
+            && !newer.is_empty()
+            && self.take_over(listeners, Some(&together)).await.is_ok();
+        if is_right {
+            refused = BTreeSet::new();
+        } else {
+            refused.append(&mut self.take_over_files(newer, listeners).await);
+        }
         self.refused_files = (!refused.is_empty()).then_some((now, refused));
     }
 
-    /// Takes over what plugins read: all of it, or else, where one of the files is wrong, each by itself. Those that are wrong.
+    /// Takes over what plugins read: all of it, or else, where some of the files are wrong, all but those. Which these are.
     async fn take_over_files(&mut self, paths: BTreeSet<PathBuf>, listeners: &mut Listeners) -> BTreeSet<PathBuf> {
-        let mut wrong = BTreeSet::new();
-        if paths.is_empty() || (paths.len() > 1 && self.take_over(listeners, Some(&paths)).await.is_ok()) {
-            return wrong;
-        }
-        for path in paths {
-            let one = BTreeSet::from([path]);
-            let Err(error) = self.take_over(listeners, Some(&one)).await else { continue };
+        let (mut halves, mut wrong) = (Halves::of(paths), BTreeSet::new());
+        while let Some(group) = halves.take() {
+            let Err(error) = self.take_over(listeners, Some(&group)).await else { continue };
+            let Some(file) = halves.divide(group) else { continue };
             let cause = std::error::Error::source(&error).map(ToString::to_string);
-            error!(%error, cause, files = ?one, "a changed file is not taken over, what was read before stays in force");
+            let path = file.display();
+            error!(%error, cause, file = %path, "a changed file is not taken over, what was read before stays in force");
             // That a host has no address may change by itself: the next look tries again.
             if !retry::lacks_address(&error) {
-                wrong.extend(one);
+                wrong.insert(file);
             }
         }
         wrong
@@ -322,6 +332,8 @@ pub(super) fn observer() -> Observer {
         Event::Failed { level: Level::Info, message } => info!("{message}"),
         Event::Failed { level: Level::Warning, message } => warn!("{message}"),
         Event::Failed { level: Level::Error, message } => error!("{message}"),
+        // Who wrote `debug` into the Corefile wants it, whatever else is logged.
+        Event::Debug { message } => info!("{message}"),
         Event::Zone { zone, told, failed: false } => info!(%zone, "{told}"),
         Event::Zone { zone, told, failed: true } => warn!(%zone, "{told}"),
         Event::Loop { upstream } => {

@@ -20,7 +20,8 @@ use super::{
     door::{Door, Manners},
     handover::Inherited,
     http,
-    http::Role,
+    http::{Role, Shown},
+    identity::Identity,
     udp::{self, Answered},
 };
 
@@ -42,9 +43,28 @@ struct Open {
     /// Where it really is.
     address: SocketAddr,
     door: Option<Arc<Door>>,
+    /// What a port of HTTP shows to its clients.
+    shown: Shown,
     /// One for each socket.
     datagrams: Vec<Answered>,
     _connections: DropGuard,
+}
+
+/// A port of HTTP that a Corefile wants, and what it shows.
+struct Web {
+    role: Role,
+    address: SocketAddr,
+    identity: Option<Arc<Identity>>,
+}
+
+impl Web {
+    fn plain(role: Role, address: SocketAddr) -> Self {
+        Self { role, address, identity: None }
+    }
+
+    fn purpose(&self) -> Purpose {
+        Purpose::Http(self.role, self.address)
+    }
 }
 
 /// The ports that are open.
@@ -70,11 +90,7 @@ impl Listeners {
     /// Opens what a Corefile wants and is not open, then closes what is open and it does not want. When something cannot be
     /// opened, everything stays as it was.
     pub(super) async fn adopt(&mut self, config: &Config) -> Result<(), DnsError> {
-        let process = &config.process;
-        let health = process.health.iter().map(|(address, _)| (Role::Health, *address));
-        let ready = process.ready.iter().map(|address| (Role::Ready, *address));
-        let metrics = process.metrics.iter().map(|address| (Role::Metrics, *address));
-        let web: Vec<(Role, SocketAddr)> = health.chain(ready).chain(metrics).collect();
+        let web = self.web(config)?;
         let listeners = config.listeners();
         let (mut opened, mut changes) = (HashMap::new(), Vec::new());
         for listener in &listeners {
@@ -95,16 +111,20 @@ impl Listeners {
                 }
             }
         }
-        for (role, address) in &web {
-            let purpose = Purpose::Http(*role, *address);
-            if !self.open.contains_key(&purpose) {
-                opened.insert(purpose, self.http(*role, *address).await?);
+        for port in &web {
+            if !self.open.contains_key(&port.purpose()) {
+                opened.insert(port.purpose(), self.http(port).await?);
             }
         }
         self.open.retain(|purpose, _| match purpose {
             Purpose::Dns(port) => listeners.iter().any(|listener| listener.port == *port),
-            Purpose::Http(role, address) => web.contains(&(*role, *address)),
+            Purpose::Http(..) => web.iter().any(|port| port.purpose() == *purpose),
         });
+        for port in web {
+            if let Some(open) = self.open.get(&port.purpose()) {
+                open.shown.show(port.identity);
+            }
+        }
         for (purpose, sockets, more, manners) in changes {
             self.open.entry(purpose).and_modify(|open| {
                 open.datagrams.extend(more);
@@ -119,6 +139,24 @@ impl Listeners {
         Ok(())
     }
 
+    /// The ports of HTTP that a Corefile wants. A certificate that is shown already is kept.
+    fn web(&self, config: &Config) -> Result<Vec<Web>, DnsError> {
+        let process = &config.process;
+        let health = process.health.iter().map(|(address, _)| Web::plain(Role::Health, *address));
+        let ready = process.ready.iter().map(|address| Web::plain(Role::Ready, *address));
+        let mut web: Vec<Web> = health.chain(ready).collect();
+        for options in &process.metrics {
+            let mut port = Web::plain(Role::Metrics, options.listen);
+            if let Some(tls) = &options.tls {
+                let before = self.open.get(&port.purpose()).and_then(|open| open.shown.now());
+                let failed = |source| DnsError::MetricsCertificate { address: options.listen, source };
+                port.identity = Some(Identity::of_web(tls, before).map_err(failed)?);
+            }
+            web.push(port);
+        }
+        Ok(web)
+    }
+
     fn dns(&self, listener: &Listener, manners: Manners, beside: Beside) -> Result<Open, DnsError> {
         let port = listener.port;
         let (address, socket) =
@@ -129,7 +167,8 @@ impl Listeners {
         let socket = Arc::new(socket);
         self.shared.sockets.note(&socket);
         self.shared.ports.spawn(Arc::clone(&door).serve(socket, token.clone()));
-        Ok(Open { address, door: Some(door), datagrams, _connections: token.drop_guard() })
+        let (door, shown) = (Some(door), Shown::default());
+        Ok(Open { address, door, shown, datagrams, _connections: token.drop_guard() })
     }
 
     /// So many sockets for datagrams, each served by a thread of its own.
@@ -144,7 +183,8 @@ impl Listeners {
         (0..count).map(serve).collect::<Result<_, _>>().map_err(failed(address, "DNS over UDP"))
     }
 
-    async fn http(&self, role: Role, address: SocketAddr) -> Result<Open, DnsError> {
+    async fn http(&self, port: &Web) -> Result<Open, DnsError> {
+        let Web { role, address, .. } = *port;
         let purpose = role.purpose();
         let all_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
         let inherited = |address| self.inherited.take(SocketType::STREAM, address, false);
@@ -158,9 +198,15 @@ impl Listeners {
         };
         let listener = Arc::new(listener.map_err(failed(address, purpose))?);
         self.shared.sockets.note(&listener);
-        let token = CancellationToken::new();
-        self.shared.ports.spawn(http::serve(Arc::clone(&self.shared), listener, address, role, token.clone()));
-        Ok(Open { address, door: None, datagrams: Vec::new(), _connections: token.drop_guard() })
+        let (token, shown) = (CancellationToken::new(), Shown::new(port.identity.clone()));
+        if role == Role::Health {
+            let at = listener.local_addr().map_err(failed(address, purpose))?;
+            let asking = http::itself::ask_always(Arc::clone(&self.shared), at);
+            self.shared.ports.spawn(token.clone().run_until_cancelled_owned(asking));
+        }
+        let shared = Arc::clone(&self.shared);
+        self.shared.ports.spawn(http::serve(shared, listener, (role, address), shown.clone(), token.clone()));
+        Ok(Open { address, door: None, shown, datagrams: Vec::new(), _connections: token.drop_guard() })
     }
 }
 

@@ -13,13 +13,15 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use podnet_dns::{Config, Environment, Server, zone::Cluster};
 use podnet_model::{Family, LinkName};
-use podnet_planner::resolver::PORT;
 use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
@@ -85,7 +87,6 @@ impl Default for Seat {
 pub struct Local {
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
-    name: String,
     serving: Serving,
 }
 
@@ -98,7 +99,6 @@ impl Local {
     pub fn start(options: LocalOptions, seat: Seat, clients: Arc<Clients>) -> Self {
         let (stop, stopped) = watch::channel(false);
         let serving = Serving::default();
-        let name = options.addrs.first().map(|addr| format!("dns://{}", SocketAddr::new(*addr, PORT)));
         let into = Arc::clone(&serving);
         let task = tokio::spawn(async move {
             let network = Arc::new(Network::of_node(Arc::default(), Arc::clone(&clients)));
@@ -107,15 +107,15 @@ impl Local {
                 () = searches::follow(&options.resolv_conf, &clients) => {}
             }
         });
-        Self { stop, task, name: name.unwrap_or_default(), serving }
+        Self { stop, task, serving }
     }
 
     /// Tells its metrics, under CoreDNS's names.
     pub fn metrics(&self) -> impl Fn() -> String + Send + use<> {
-        let (name, serving) = (self.name.clone(), Arc::clone(&self.serving));
+        let serving = Arc::clone(&self.serving);
         move || {
             let server = serving.get().map(|shared| shared.server());
-            server.map(|server| server.metrics().render(&name, &server.gauges())).unwrap_or_default()
+            server.map(|server| server.metrics().render(&server.gauges())).unwrap_or_default()
         }
     }
 
@@ -145,12 +145,14 @@ async fn serve(
     };
     let shared = serving.get_or_init(|| Arc::new(Shared::new(first))).clone();
     let checks = tokio::spawn(outside::check(Arc::clone(&shared)));
+    // Whether a question that leads back would come in.
+    let answers = AtomicBool::new(false);
     let mut listeners = Vec::new();
     shared.neighbours.heed(&told.borrow());
     tokio::select! {
         () = shared.neighbours.follow(told.clone()) => {}
-        () = open(options, &shared, &asked, &told, &mut listeners) => {}
-        () = follow(options, &shared, &network, seat, told.clone(), asked.clone(), read) => {}
+        () = open(options, &shared, &asked, &told, &mut listeners, &answers) => {}
+        () = follow(options, &shared, &network, seat, told.clone(), (asked.clone(), read), &answers) => {}
         () = &mut stop => {}
     }
     checks.abort();
@@ -206,6 +208,7 @@ async fn open(
     asked: &BTreeSet<SocketAddr>,
     told: &watch::Receiver<Told>,
     listeners: &mut Vec<Listeners>,
+    answers: &AtomicBool,
 ) {
     let mut opening: JoinSet<_> = match config(options, asked) {
         Ok(config) => {
@@ -216,7 +219,11 @@ async fn open(
         Err(error) => return warn!(%error, "the node's resolver has no ports"),
     };
     while let Some(opened) = opening.join_next().await {
-        listeners.extend(opened.ok().flatten());
+        let Some(opened) = opened.ok().flatten() else { continue };
+        listeners.push(opened);
+        if !answers.swap(true, Ordering::Relaxed) {
+            shared.server().probe_loops();
+        }
     }
     std::future::pending::<()>().await;
 }
@@ -247,8 +254,8 @@ async fn follow(
     network: &Arc<Network>,
     seat: &Seat,
     mut told: watch::Receiver<Told>,
-    mut asked: BTreeSet<SocketAddr>,
-    mut read: Option<Stamp>,
+    (mut asked, mut read): (BTreeSet<SocketAddr>, Option<Stamp>),
+    answers: &AtomicBool,
 ) {
     let (mut refused, mut retry, mut anew) = (None, Retry::default(), false);
     loop {
@@ -273,6 +280,10 @@ async fn follow(
             Ok(Some(server)) => {
                 server.inherit(&shared.server());
                 shared.replace(server, Duration::ZERO);
+                // Before it answers anywhere it is for `open` to do.
+                if answers.load(Ordering::Relaxed) {
+                    shared.server().probe_loops();
+                }
                 let what = if rewritten { "the changed Corefile is in force" } else { "cluster DNS answers elsewhere" };
                 info!(upstreams = ?now, "{what}");
                 (asked, refused) = (now, None);

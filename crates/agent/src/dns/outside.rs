@@ -79,7 +79,10 @@ impl Outside for Network {
                 Ok(answered) => answered,
                 Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
             };
-            answered.inspect_err(|error| debug!(upstream = %exchange.upstream, %error, "an upstream did not answer"))
+            answered.inspect_err(|error| {
+                debug!(upstream = %exchange.upstream, %error, "an upstream did not answer");
+                exchange.debug.tell(|| format!("{} did not answer: {error}", exchange.upstream));
+            })
         }
         .boxed()
     }
@@ -155,6 +158,7 @@ async fn over_udp(exchange: &Exchange, metrics: &Metrics) -> io::Result<Vec<u8>>
             return Ok(message);
         }
         metrics.mismatched();
+        exchange.debug.dump(|| format!("what {} sends is for another question", exchange.upstream), &message[..len]);
     }
 }
 

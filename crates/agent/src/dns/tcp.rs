@@ -129,7 +129,13 @@ async fn read(
                     let _ = replies.send(Reply { message, _seat: Some(seat), _charge: charge }).await;
                 });
             }
-            Outcome::Transfer(transfer) => {
+            Outcome::Transfer(mut transfer) => {
+                if !transfer.after().is_zero() {
+                    tokio::time::sleep(transfer.after()).await;
+                }
+                if !transfer.begin() {
+                    return;
+                }
                 let (replies, account, runtime) = (replies.clone(), Arc::clone(account), Handle::current());
                 // It waits for the client to read, so its pace is the client's; one that reads nothing ends with the writer. Other
                 // questions of this client wait meanwhile: there is one transfer at a time for each connection.

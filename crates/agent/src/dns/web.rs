@@ -24,8 +24,6 @@ use super::{
     unread::Account,
 };
 
-/// Requests of one connection at once.
-const STREAMS: u32 = 128;
 /// Bytes of a request's head.
 const HEAD: u32 = 16 << 10;
 /// Bytes of the largest query that is taken: those with keys, cookies and padding are much smaller, and there may be many at once.
@@ -69,7 +67,7 @@ pub(super) async fn connection(
     // The time counts while nothing comes, too.
     let patience = manners.read.max(manners.idle);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(HEAD as usize);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS).max_header_list_size(HEAD);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(manners.streams).max_header_list_size(HEAD);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     while activity.idle() < door.idle(&manners) {
         if account.stuck() > manners.write {

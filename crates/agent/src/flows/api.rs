@@ -325,7 +325,11 @@ impl Pump {
             return Ok(None);
         }
         let shown = self.rights.shown(item).await?;
-        Ok(shown.filter(|item| if let Item::Flow(record) = item { self.query.wants(record) } else { true }))
+        Ok(shown.filter(|item| match item {
+            Item::Flow(record) => self.query.wants(record),
+            Item::Drops(drops) => self.query.wants_drops(drops),
+            Item::Gap(_) => true,
+        }))
     }
 }
 

@@ -191,7 +191,7 @@ impl Collectors {
     pub(super) fn offer(&self, items: &[Numbered]) {
         let is_wanted = |item: &&Numbered| match &item.item {
             Item::Flow(record) => !self.between_pods || record.is_pod_to_pod(),
-            Item::Gap(_) => true,
+            Item::Gap(_) | Item::Drops(_) => true,
         };
         for intake in &self.intakes {
             intake.offer(items.iter().filter(is_wanted));

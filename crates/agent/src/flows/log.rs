@@ -62,7 +62,7 @@ impl Log {
         let between_pods = self.settings.between_pods;
         let is_wanted = |item: &&Item| match item {
             Item::Flow(record) => !between_pods || record.is_pod_to_pod(),
-            Item::Gap(_) => true,
+            Item::Gap(_) | Item::Drops(_) => true,
         };
         let wanted: Vec<&Item> = items.iter().filter(is_wanted).collect();
         let written = self.tell_missing().and_then(|()| self.put(&wanted));
@@ -76,6 +76,15 @@ impl Log {
                 let mut sum = Sum::default();
                 lost.iter().for_each(|item| sum.add(item));
                 self.miss(sum, lost.len() as u64);
+                // What was missing before anything was written here is told by what is lost now.
+                let starts = lost.iter().filter_map(|item| match item {
+                    Item::Gap(gap) => Some(gap.start),
+                    Item::Drops(drops) => Some(drops.start),
+                    Item::Flow(_) => None,
+                });
+                if let (Some(missing), Some(first)) = (&mut self.missing, starts.min()) {
+                    missing.start = missing.start.min(first);
+                }
                 Err(error)
             }
         }

@@ -7,7 +7,7 @@ use podnet_kernel::{
     addr::list_reachable,
     netlink::{NetlinkError, RtSocket},
     netns::{NetNs, NetNsError},
-    snapshot::{MOST_ELEMENTS, Snapshot, SnapshotError, Told},
+    snapshot::{MOST_ELEMENTS, Snapshot, SnapshotError, Told, served::Served},
 };
 use podnet_model::proxy::Mode;
 use podnet_planner::{
@@ -54,7 +54,7 @@ pub(crate) struct OwnNode {
     stands_in: watch::Receiver<Option<Mode>>,
     attachments: PathBuf,
     no_nat_cidrs: Vec<IpNet>,
-    serves_node_at_sockets: bool,
+    sockets_cgroup: PathBuf,
     is_configured_alone: bool,
 }
 
@@ -66,7 +66,7 @@ impl OwnNode {
             stands_in: proxy.stands_in.subscribe(),
             attachments: config.attachments(),
             no_nat_cidrs: config.all_no_nat_cidrs().collect(),
-            serves_node_at_sockets: config.sockets_cgroup.as_os_str().is_empty(),
+            sockets_cgroup: config.sockets_cgroup.clone(),
             is_configured_alone: config.proxy_config.is_some(),
         }
     }
@@ -77,7 +77,9 @@ impl Own for OwnNode {
         let (asked, stands_in) = (*self.mode.borrow(), *self.stands_in.borrow());
         let mode = stands_in.or(asked).ok_or(OwnError::Beginning)?;
         let overlay = self.overlay.borrow().clone();
-        let kernel = Snapshot::take(&NetNs::current()?, &overlay.vxlan_names(), MOST_ELEMENTS)?;
+        let netns = NetNs::current()?;
+        let served = Served::take(&netns, mode, &self.sockets_cgroup);
+        let kernel = Snapshot { served, ..Snapshot::take(&netns, &overlay.vxlan_names(), MOST_ELEMENTS)? };
         let OverlayConfig { underlay, pod_mtu, without_lost_nodes, support, .. } = overlay;
         let Place { device, mtu, addr, addr6, .. } = underlay;
         let facts = Facts {
@@ -88,7 +90,8 @@ impl Own for OwnNode {
             support,
             addrs: list_reachable(&mut RtSocket::open()?)?,
             no_nat_cidrs: self.no_nat_cidrs.clone(),
-            serves_node_at_sockets: self.serves_node_at_sockets,
+            // Those of the whole hierarchy are the node's own, too.
+            serves_node_at_sockets: self.sockets_cgroup.as_os_str().is_empty(),
             links: attach::links(&self.attachments)?,
             ..Facts::new(device, mtu, mode)
         };

@@ -1,6 +1,8 @@
 //! Reads what was counted and makes records of it: bells often, the whole map every second.
 
+mod complaint;
 mod interfaces;
+mod limits;
 mod mark;
 
 use std::{
@@ -15,18 +17,20 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 use podnet_flow::{
-    Aggregator, Entry, Gap, Item, Numbered, Record, RecordId, Tally,
+    Aggregator, Cause, Drops, Entry, Gap, Item, Numbered, Record, RecordId, Tally,
     aggregate::{Fate, Scene, Timeouts},
     parts::{self, Parts},
     record::GapAt,
 };
 use podnet_kernel::flows::{Flows, FlowsError, Told};
 use podnet_model::NodeName;
-use tracing::warn;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use self::{
+    complaint::{Complaint, Say},
     interfaces::{Interfaces, Seen},
+    limits::Limits,
     mark::Mark,
 };
 use super::{
@@ -86,6 +90,7 @@ pub(super) struct Recorder {
     /// Who may send what.
     senders: Asking,
     interfaces: Interfaces,
+    limits: Limits,
     /// What stands for the places where all goes that is told, and who else told there when it was looked last.
     marks: Marks,
     recorders: Arc<Recorders>,
@@ -93,7 +98,7 @@ pub(super) struct Recorder {
     parts: Parts,
     /// When it was last known that nothing was missing.
     whole: Timestamp,
-    is_failing: bool,
+    complaint: Complaint,
     mark: Option<Mark>,
     /// What an earlier agent lost, until it is told.
     unfinished: Option<Gap>,
@@ -137,11 +142,12 @@ impl Recorder {
             translations,
             senders,
             interfaces: Interfaces::default(),
+            limits: Limits::default(),
             marks,
             recorders,
             parts,
             whole: now,
-            is_failing: false,
+            complaint: Complaint::default(),
             mark: None,
             unfinished: None,
         }
@@ -179,7 +185,7 @@ impl Recorder {
         Ok(Recording { stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Hears what rang, and reads the map where it is time to. The first failure is told, and the next success.
+    /// Hears what rang, and reads the map where it is time to. Of failures the first is told, and that there are none any more.
     pub(super) fn round(&mut self, reads: bool, is_last: bool) {
         if reads {
             self.known.write_down(is_last);
@@ -199,17 +205,20 @@ impl Recorder {
         }
         let written = self.sinks.log.as_mut().map_or(Ok(()), |log| log.add(&items));
         let written = written.map_err(|error| -> Box<dyn Error> { error.into() });
+        let is_written = written.is_ok();
         if is_last {
-            self.mark.take().into_iter().for_each(Mark::take_away);
-        } else if let Some(mark) = self.mark.as_ref().filter(|_| reads && read.is_ok()) {
+            // What the log could not take is told by a gap of the next agent's.
+            self.mark.take().filter(|_| is_written).into_iter().for_each(Mark::take_away);
+        } else if let Some(mark) = self.mark.as_ref().filter(|_| reads && is_written && read.is_ok()) {
             mark.touch();
         }
-        match read.and(written) {
-            Ok(()) => self.is_failing = false,
-            Err(error) if !std::mem::replace(&mut self.is_failing, true) => {
-                warn!(error = &*error, "flows are missing from the log; told once until it works again");
+        let outcome = read.and(written);
+        match (self.complaint.note(outcome.is_ok(), Instant::now()), outcome) {
+            (Say::Fails, Err(error)) => {
+                warn!(error = &*error, "flows cannot be recorded; told once until it works again");
             }
-            Err(_) => {}
+            (Say::Works, _) => info!("flows are recorded again; where some are missing, a gap says so"),
+            _ => {}
         }
     }
 
@@ -243,6 +252,8 @@ impl Recorder {
         if reads {
             self.interfaces.look(self.senders.devices());
         }
+        let is_due = reads && self.limits.is_due(Timestamp::now(), is_last);
+        let dropped = if is_due { self.senders.dropped() } else { None };
         let mut facts = self.known.facts();
         if let Some(senders) = senders {
             facts.names.set_senders(senders);
@@ -278,6 +289,18 @@ impl Recorder {
                 packets: missed.packets,
                 bytes: missed.bytes,
                 flows: missed.connections,
+            }));
+        }
+        for (start, dropped) in dropped.map(|dropped| self.limits.since_last(&dropped, now)).unwrap_or_default() {
+            items.push(Item::Drops(Drops {
+                start,
+                end: now,
+                node: self.node.clone(),
+                cause: Cause::Limit,
+                direction: dropped.direction,
+                device: Some(self.interfaces.called(dropped.device)),
+                pod: interfaces::behind(dropped.device, &facts.names, now),
+                packets: dropped.packets,
             }));
         }
         if reads {

@@ -1,5 +1,5 @@
 //! Which addresses pods of this node may send with, by the interfaces that their packets come in by: what the node's rules check
-//! (`planner::attachments`), so that it is known whose packets they drop.
+//! (`planner::attachments`), so that it is known whose packets they drop. And what limits dropped at these interfaces.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,7 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use podnet_kernel::{cni_wire::host_ifname, link, netlink::RtSocket};
+use podnet_kernel::{
+    cni_wire::host_ifname,
+    link,
+    netlink::RtSocket,
+    tc::{self, Dropped},
+};
 use podnet_model::LinkName;
 use tracing::debug;
 
@@ -20,13 +25,18 @@ pub(super) type Senders = HashMap<u32, Vec<IpAddr>>;
 /// Names, by the indices of interfaces.
 pub(super) type Devices = HashMap<u32, LinkName>;
 
-/// Who knows which pod has which addresses.
+/// Who knows which pod has which addresses, and the node's interfaces.
 pub(super) trait Holders: Send {
     /// All of the node; none where it cannot be told now.
     fn senders(&self) -> Option<Senders>;
 
     /// All interfaces of the node; none where it cannot be told now.
     fn devices(&self) -> Option<Devices> {
+        None
+    }
+
+    /// What limits of bandwidth have dropped so far; none where it cannot be told now.
+    fn dropped(&self) -> Option<Vec<Dropped>> {
         None
     }
 }
@@ -66,6 +76,16 @@ impl Holders for Arc<Addresses> {
             }
         }
     }
+
+    fn dropped(&self) -> Option<Vec<Dropped>> {
+        match RtSocket::open().and_then(|mut socket| tc::dropped(&mut socket)) {
+            Ok(dropped) => Some(dropped),
+            Err(error) => {
+                debug!(error = &error as &dyn Error, "it is not known what limits dropped");
+                None
+            }
+        }
+    }
 }
 
 /// Asks again when there is an interface that nobody knew of. What a pod has does not change as long as its interface is there.
@@ -94,6 +114,11 @@ impl Asking {
     /// Which interfaces are there.
     pub(super) fn devices(&self) -> Option<Devices> {
         self.of.devices()
+    }
+
+    /// What limits have dropped so far.
+    pub(super) fn dropped(&self) -> Option<Vec<Dropped>> {
+        self.of.dropped()
     }
 
     /// All interfaces of a reading that nobody knows of.

@@ -1,8 +1,11 @@
 //! kube-proxy's configuration, and what is told of Services, in the network's thread.
 
-use std::{collections::HashSet, error::Error, net::IpAddr, time::Instant};
+use std::{borrow::Cow, collections::HashSet, error::Error, net::IpAddr, time::Instant};
 
-use podnet_kernel::{addr, monitor::Notice};
+use podnet_kernel::{
+    addr,
+    monitor::{Notice, Transaction},
+};
 use podnet_model::{NodeAddr, errors::chain, proxy::Mode};
 use podnet_planner::services::NodePortAddresses;
 use tracing::{info, warn};
@@ -19,7 +22,8 @@ impl Worker {
         self.rules.hear(notices);
         self.loopback.hear(notices);
         self.resolver.hear(notices);
-        self.repair.hear(notices, &self.overlay)
+        let others = without_own(notices, |transaction| self.rules.is_own(transaction));
+        self.repair.hear(&others, &self.overlay)
     }
 
     /// Takes what the configuration says into the plan and the kernel's settings, for the mode in force. It is in force with the rules.
@@ -123,13 +127,10 @@ impl Worker {
         self.sockets.follow(mode, &mut self.rules)
     }
 
-    /// Whose rules serve while the mode in force waits.
+    /// Whose rules serve while the mode in force waits, or what of it they serve still.
     pub(super) fn tell_who_stands_in(&self) {
-        let stands_in = if self.rules.waits() {
-            Some(self.rules.standing())
-        } else {
-            self.sockets.waits().then_some(Mode::Nftables)
-        };
+        self.proxy.told().facts.set_left_to_rules(self.sockets.left_to_rules());
+        let stands_in = self.rules.waits().then(|| self.rules.standing());
         self.proxy.told().stands_in.send_if_modified(|known| {
             let is_new = *known != stands_in;
             *known = stands_in;
@@ -154,6 +155,15 @@ impl Worker {
     }
 }
 
+/// Without transactions of podnet's own: each would have other people's chains looked at, of all tables.
+fn without_own(notices: &[Notice], is_own: impl Fn(&Transaction) -> bool) -> Cow<'_, [Notice]> {
+    let is_own = |notice: &Notice| matches!(notice, Notice::Rules(transaction) if is_own(transaction));
+    if notices.iter().any(is_own) {
+        return notices.iter().filter(|notice| !is_own(notice)).cloned().collect();
+    }
+    Cow::Borrowed(notices)
+}
+
 /// Adds addresses at which a node can be reached from elsewhere. Answers how many there are too many.
 fn add_usable(all: &mut Vec<NodeAddr>, listed: impl IntoIterator<Item = IpAddr>) -> usize {
     // The loopback's are for the node alone, and addresses of one link are nobody's destination.
@@ -171,6 +181,15 @@ fn add_usable(all: &mut Vec<NodeAddr>, listed: impl IntoIterator<Item = IpAddr>)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_podnets_own_programs_did_is_no_reason_to_look_at_other_peoples_chains() {
+        let made = |generation| Notice::Rules(Transaction { generation: Some(generation), ..Transaction::default() });
+        let is_own = |transaction: &Transaction| transaction.generation == Some(2);
+        let all = [made(1), made(2), Notice::Lost, made(2), made(3)];
+        assert_eq!(*without_own(&all, is_own), [made(1), Notice::Lost, made(3)]);
+        assert!(matches!(without_own(&all[..1], is_own), Cow::Borrowed(_)));
+    }
 
     #[test]
     fn a_node_has_its_ports_at_addresses_that_can_be_reached_and_at_so_many_at_most() {

@@ -19,7 +19,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use podnet_kernel::{datapath::Datapath, monitor::Notice};
+use podnet_kernel::{
+    datapath::Datapath,
+    monitor::{Notice, Transaction},
+};
 use podnet_model::{
     Change, Dual, Family, NodeAddr,
     proxy::{IpvsConfig, Mode},
@@ -238,6 +241,11 @@ impl ClusterRules {
         }
     }
 
+    /// Whether a transaction of nf_tables is this value's although the kernel tells of it: a program made it.
+    pub(super) fn is_own(&self, transaction: &Transaction) -> bool {
+        Family::ALL.into_iter().any(|family| self.families[family].rules.is_own(transaction))
+    }
+
     /// When [`ClusterRules::look`] is due.
     pub(super) fn due(&self) -> Option<Instant> {
         let forgets = Family::ALL.into_iter().any(|family| self.forgets(family)).then_some(self.next_forget);
@@ -281,6 +289,7 @@ impl ClusterRules {
         for family in Family::ALL {
             let own = &self.families[family];
             facts.set_chains(family, own.rules.chains());
+            facts.set_counted(family, own.rules.counted());
             facts.set_without_local(family, own.without_local.count());
             facts.set_contested(family, own.services.contested());
         }

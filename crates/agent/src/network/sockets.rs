@@ -8,6 +8,7 @@ mod lost;
 use std::{
     collections::{HashMap, hash_map::Entry},
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,7 +20,10 @@ use podnet_model::{Change, proxy::Mode};
 use podnet_planner::{
     repair::{Damage, Object},
     ruleset::FrontendKey,
-    services::{FrontendChange, ebpf::Ebpf},
+    services::{
+        FrontendChange,
+        ebpf::{Ebpf, Remembered},
+    },
 };
 use tracing::{debug, info, warn};
 
@@ -40,8 +44,6 @@ pub(super) struct SocketsPlace {
     ready: Option<AtSockets>,
     /// In mode `ebpf`.
     at: Option<AtSockets>,
-    /// In mode `ebpf`: rules serve alone as long as [`ClusterRules::lingers`].
-    waits: bool,
     /// In another mode: the connections that were opened in this one, as long as there are any.
     left: Option<LostConnections>,
     /// An earlier agent may have left some.
@@ -52,7 +54,7 @@ pub(super) struct SocketsPlace {
 impl SocketsPlace {
     /// For the processes of the cgroup of this path. Nothing is done yet, and what an earlier agent left is as it is.
     pub(super) const fn new(cgroup: PathBuf) -> Self {
-        Self { cgroup, ready: None, at: None, waits: false, left: None, suspected: true, mended: Vec::new() }
+        Self { cgroup, ready: None, at: None, left: None, suspected: true, mended: Vec::new() }
     }
 
     /// Makes sure that the mode can be had. Nothing is in force before [`SocketsPlace::follow`].
@@ -78,14 +80,6 @@ impl SocketsPlace {
         let ready = self.ready.take();
         if mode == Mode::Ebpf {
             self.at = self.at.take().or(ready);
-            self.waits = self.at.as_ref().is_some_and(|at| !at.in_force) && rules.lingers();
-            if self.waits {
-                info!(
-                    "Services are not at the sockets before virtual servers have forgotten their connections; rules serve until then"
-                );
-                self.suspected = false;
-                return Ok(());
-            }
             if let Some(Err(error)) = self.at.as_mut().filter(|at| !at.in_force).map(|at| at.put(rules)) {
                 self.leave(rules);
                 return Err(refused(error));
@@ -98,13 +92,13 @@ impl SocketsPlace {
         Ok(())
     }
 
-    /// Whether the programs wait until virtual servers have forgotten their connections.
-    pub(super) const fn waits(&self) -> bool {
-        self.waits
+    /// To how many backends virtual servers remember connections: what leads to these is left to the rules in mode `ebpf`.
+    pub(super) fn left_to_rules(&self) -> usize {
+        self.at.as_ref().map_or(0, |at| at.ebpf.left_to_rules().len())
     }
 
     fn leave(&mut self, rules: &mut ClusterRules) {
-        (self.at, self.waits) = (None, false);
+        self.at = None;
         rules.follow(false);
         match Cgroup::v2(&self.cgroup) {
             Ok(cgroup) => {
@@ -125,12 +119,12 @@ impl SocketsPlace {
 
     /// See [`AtSockets::put`].
     pub(super) fn put(&mut self, rules: &mut ClusterRules) -> Result<(), SocketsError> {
-        self.at.as_mut().filter(|_| !self.waits).map_or(Ok(()), |at| at.put(rules))
+        self.at.as_mut().map_or(Ok(()), |at| at.put(rules))
     }
 
     /// See [`AtSockets::edit`].
     pub(super) fn edit(&mut self, rules: &mut ClusterRules) -> Result<usize, SocketsError> {
-        self.at.as_mut().filter(|_| !self.waits).map_or(Ok(0), |at| at.edit(rules))
+        self.at.as_mut().map_or(Ok(0), |at| at.edit(rules))
     }
 
     /// See [`LostConnections::heard`].
@@ -155,9 +149,8 @@ impl SocketsPlace {
             left.look(rules);
             self.left.take_if(|left| left.are_over());
         }
-        if self.waits && !rules.lingers() {
-            self.waits = false;
-            self.put(rules)?;
+        if let Some(at) = self.at.as_mut().filter(|at| at.in_force && at.leaves_otherwise(rules.remembered())) {
+            at.put(rules)?;
         }
         let Some(at) = self.at.as_mut().filter(|at| at.due().is_some_and(|due| due <= Instant::now())) else {
             return Ok(());
@@ -224,14 +217,39 @@ impl AtSockets {
         let started = Instant::now();
         self.in_force = false;
         rules.follow(true);
+        self.leave_to_rules(rules.remembered());
         let (frontends, backends) = rules.servings().fold((0, 0), |(frontends, backends), (_, serving)| {
             (frontends + 1, backends + serving.inside.slots().len())
         });
         let edits = self.bring(rules, (frontends, backends))?;
         self.in_force = true;
+        self.next_compare = Instant::now() + started.elapsed() * REST;
         self.lost.suspect();
         debug!(frontends, backends, edits, elapsed = ?started.elapsed(), "Services are at the sockets");
         Ok(())
+    }
+
+    /// Whether everything is to be put in force as virtual servers remember connections to other backends: at once where they do to more,
+    /// and when everything would be compared anyway where they do to fewer, as these become fewer in many steps.
+    fn leaves_otherwise(&self, remembered: &Remembered) -> bool {
+        let left: &Remembered = self.ebpf.left_to_rules();
+        !remembered.is_subset(left) || (left != remembered && self.next_compare <= Instant::now())
+    }
+
+    /// Virtual servers remember connections to these backends. What leads there is not at the sockets, where connections would be to the
+    /// backends themselves.
+    fn leave_to_rules(&mut self, remembered: &Arc<Remembered>) {
+        let before = self.ebpf.left_to_rules();
+        if before == remembered {
+            return;
+        }
+        let (before, now) = (before.len(), remembered.len());
+        if before == 0 || now == 0 {
+            info!(before, now, "backends to which virtual servers remember connections: rules serve what leads there");
+        } else {
+            debug!(before, now, "virtual servers remember connections to other backends");
+        }
+        self.ebpf.leave_to_rules(Arc::clone(remembered));
     }
 
     /// Compares, does what differs, and sees to it that the programs are there. Answers with the number of edits.

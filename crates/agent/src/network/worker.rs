@@ -45,8 +45,9 @@ use crate::{
     ways::Ways,
 };
 
-/// Changes that are planned together: a burst becomes one transaction.
-const BATCH: usize = 512;
+/// Changes that are planned together: a burst becomes one transaction. As many as may wait (`podnet_client::watch`): where putting in force
+/// takes long however little is written, as by a program of iptables, all that came meanwhile is done in one go, and none falls behind.
+const BATCH: usize = 4096;
 /// The pause after a refusal, doubling up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);

@@ -8,10 +8,15 @@ use std::{
     time::Duration,
 };
 
+use podnet_kernel::iptables::FirstRule;
 use podnet_model::{Dual, Family, proxy::Mode};
 use podnet_planner::iptables::Table;
 
-use super::{histogram::Histogram, programming::Round};
+use super::{
+    counted::{self, Counted},
+    histogram::Histogram,
+    programming::Round,
+};
 
 /// Rules of iptables in one table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +49,8 @@ struct State {
     chains: Dual<BTreeMap<Table, Rules>>,
     without_local: Dual<WithoutLocal>,
     contested: Dual<usize>,
+    left_to_rules: usize,
+    counted: Dual<Counted>,
     reconciled: Dual<(Histogram, u64)>,
 }
 
@@ -69,6 +76,11 @@ impl Facts {
         self.state().chains[family] = chains;
     }
 
+    /// The rules of iptables that count packets.
+    pub fn set_counted(&self, family: Family, rules: Counted) {
+        self.state().counted[family] = rules;
+    }
+
     /// Which Services lack an endpoint here.
     pub fn set_without_local(&self, family: Family, without: WithoutLocal) {
         self.state().without_local[family] = without;
@@ -79,6 +91,11 @@ impl Facts {
         self.state().contested[family] = count;
     }
 
+    /// In mode `ebpf`: what leads to so many backends is left to the rules, as virtual servers remember connections to these.
+    pub fn set_left_to_rules(&self, backends: usize) {
+        self.state().left_to_rules = backends;
+    }
+
     /// Connection tracking was gone through, which took so long, and forgot so many connections.
     pub fn reconciled(&self, family: Family, took: Duration, forgotten: usize) {
         let (times, all) = &mut self.state().reconciled[family];
@@ -86,7 +103,8 @@ impl Facts {
         *all += forgotten as u64;
     }
 
-    /// In the text format of Prometheus, under kube-proxy's names. A round is about both families here: failures are told of both.
+    /// In the text format of Prometheus, under kube-proxy's names. A round is about both families here: failures are told of both. The kernel
+    /// is asked what rules have counted.
     #[must_use]
     pub fn metrics(&self) -> String {
         let state = self.state();
@@ -126,7 +144,10 @@ impl Facts {
         for family in Family::ALL {
             let _ = writeln!(text, "{name}{{{}}} {}", label(family), state.reconciled[family].1);
         }
-        text
+        // Whoever has something to tell need not wait for the kernel.
+        let rules = state.counted.clone();
+        drop(state);
+        text + &counted::metrics(&rules, FirstRule::packets)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -144,6 +165,8 @@ impl Default for Facts {
             chains: Dual::default(),
             without_local: Dual::default(),
             contested: Dual::default(),
+            left_to_rules: 0,
+            counted: Dual::default(),
             reconciled: Dual::from_fn(|_| (Histogram::of_rounds(), 0)),
         }))
     }
@@ -180,6 +203,9 @@ impl State {
         for family in Family::ALL {
             let _ = writeln!(text, "{name}{{ip_family=\"{}\"}} {}", word(family), self.contested[family]);
         }
+        let name = "podnet_proxy_backends_left_to_rules";
+        let help = "Backends that rules serve in mode ebpf while virtual servers remember connections to them.";
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {}", self.left_to_rules);
     }
 }
 
@@ -212,6 +238,7 @@ mod tests {
         facts.set_chains(Family::V6, [(Table::Nat, Rules { all: 30, last: 4 })].into());
         facts.set_without_local(Family::V4, WithoutLocal { internal: 2, external: 1 });
         facts.set_contested(Family::V6, 3);
+        facts.set_left_to_rules(5);
         facts.reconciled(Family::V4, Duration::from_millis(3), 7);
         facts.cleanup_refused(1);
         facts.cleanup_refused(2);
@@ -227,6 +254,7 @@ mod tests {
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family=\"IPv6\",traffic_policy=\"external\"} 0",
             "podnet_proxy_contested_frontends{ip_family=\"IPv4\"} 0",
             "podnet_proxy_contested_frontends{ip_family=\"IPv6\"} 3",
+            "podnet_proxy_backends_left_to_rules 5",
             "kubeproxy_conntrack_reconciler_sync_duration_seconds_bucket{ip_family=\"IPv4\",le=\"0.004\"} 1",
             "kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family=\"IPv6\"} 0",
             "kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"} 7",

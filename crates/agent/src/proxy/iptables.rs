@@ -1,7 +1,8 @@
 //! Services' rules as chains of iptables.
 //!
-//! The chains of nf_tables' variant tell when they are changed; those of the legacy variant are looked at from afar twice a second. Both are
-//! read as a whole now and then, and where something is suspected.
+//! The chains of nf_tables' variant tell when they are changed, and which; those of the legacy variant are looked at from afar twice a second.
+//! Both are read as a whole now and then, and where something is suspected. Meanwhile no change is put in force, and with thousands of rules
+//! that takes seconds: so what others do in chains of their own is no suspicion.
 
 mod count;
 
@@ -18,15 +19,19 @@ use podnet_kernel::{
 };
 use podnet_model::{Family, Protocol};
 use podnet_planner::{
-    iptables::{Rewrite, Table},
+    iptables::{ChainKey, Rewrite, Table, concerns},
     ruleset::FrontendKey,
-    services::{Plan, Services, iptables::Iptables as Chains},
+    services::{
+        Plan, Services,
+        iptables::{Iptables as Chains, counts_from_loopback, counts_invalid},
+    },
 };
 use tracing::{debug, info};
 
 use count::Counted;
 
 use super::{
+    counted::Counted as Packets,
     facts::Rules,
     mode::{RulesError, ServiceRules, bygone, is_needed},
 };
@@ -35,8 +40,10 @@ use super::{
 const LOOK: Duration = Duration::from_millis(500);
 /// How long it is waited for what else somebody changes.
 const GATHER: Duration = Duration::from_millis(50);
-/// How often all is compared though nothing is suspected: rules may have been exchanged for others just as long.
+/// How often all is compared though nothing is suspected: rules of the legacy variant may have been exchanged for others just as long.
 const COMPARE: Duration = Duration::from_secs(60);
+/// The same where the kernel tells of each change: nothing is put in force while a table with thousands of rules is read.
+const COMPARE_HEARD: Duration = Duration::from_secs(1800);
 /// Where that takes long, so many times as long goes by before the next time: a thousand Services with ten endpoints each take
 /// `iptables-nft-save` two seconds.
 const REST: u32 = 100;
@@ -50,6 +57,8 @@ pub(super) struct InIptables {
     family: Family,
     chains: Chains,
     counted: Counted,
+    /// The rules that count packets.
+    packets: Packets,
     /// The programs, once it is known which variant the host uses.
     tables: Option<Iptables>,
     in_force: bool,
@@ -70,6 +79,7 @@ impl InIptables {
             family: services.config().family,
             chains: Chains::new(services),
             counted: Counted::default(),
+            packets: Packets::default(),
             tables: None,
             in_force: false,
             may_be_there: true,
@@ -110,22 +120,36 @@ impl InIptables {
             self.bygone.extend(bygone(found.frontends(Protocol::Udp, services.node_port_addrs()), services));
         }
         self.counted.whole(&wanted, &done);
+        let rule = |chain: ChainKey| tables.first_rule(chain);
+        self.packets = Packets {
+            invalid: counts_invalid(services.config()).map(rule),
+            from_loopback: counts_from_loopback(services.config()).map(rule),
+        };
         self.seen = tables.fingerprint()?;
+        let usual = match tables.variant() {
+            Variant::Legacy => COMPARE,
+            Variant::Nft => COMPARE_HEARD,
+        };
         self.tables = Some(tables);
         self.in_force = true;
         self.suspected = false;
-        self.next_compare = Instant::now() + COMPARE.max(started.elapsed() * REST);
+        self.next_compare = Instant::now() + usual.max(started.elapsed() * REST);
         Ok(done)
     }
 }
 
-/// Whether somebody else changed something in tables of the nf_tables variant that podnet writes to.
+/// Whether somebody else changed something of the nf_tables variant by which podnet's rules may be hurt.
 pub(super) fn touches(tables: Option<&Iptables>, family: Family, transaction: &Transaction) -> bool {
     /// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
     const FAMILIES: [u8; 2] = [2, 10];
-    let family = FAMILIES[usize::from(family == Family::V6)];
-    let touched = |table: Table| transaction.tables.contains(&(family, table.name().to_owned()));
-    !tables.is_some_and(|tables| tables.is_own(transaction)) && Table::ALL.into_iter().any(touched)
+    let number = FAMILIES[usize::from(family == Family::V6)];
+    let is_table = |of: u8, name: &str| of == number && Table::ALL.into_iter().any(|table| table.name() == name);
+    // With a table that goes all its chains do.
+    let may_hurt =
+        |(of, table, chain): &(u8, String, String)| is_table(*of, table) && (chain.is_empty() || concerns(chain));
+    let untold = transaction.has_more_chains && transaction.tables.iter().any(|(of, table)| is_table(*of, table));
+    let touched = untold || transaction.chains.iter().any(may_hurt);
+    touched && !tables.is_some_and(|tables| tables.is_own(transaction))
 }
 
 impl ServiceRules for InIptables {
@@ -168,6 +192,7 @@ impl ServiceRules for InIptables {
 
     fn take_away(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
         self.in_force = false;
+        self.packets = Packets::default();
         if let Some(netns) = datapath.netns() {
             for variant in [Variant::Nft, Variant::Legacy] {
                 remove(&netns, self.family, variant)?;
@@ -185,6 +210,10 @@ impl ServiceRules for InIptables {
         if self.in_force { self.counted.tables().clone() } else { BTreeMap::new() }
     }
 
+    fn counted(&self) -> Packets {
+        self.packets.clone()
+    }
+
     fn begin_anew(&mut self, _services: &Services) {
         self.in_force = false;
     }
@@ -200,6 +229,10 @@ impl ServiceRules for InIptables {
             // What somebody does in several steps is looked at once.
             self.next_look = self.next_look.max(Instant::now() + GATHER);
         }
+    }
+
+    fn is_own(&self, transaction: &Transaction) -> bool {
+        self.tables.as_ref().is_some_and(|tables| tables.is_own(transaction))
     }
 
     fn due(&self) -> Option<Instant> {

@@ -6,6 +6,7 @@
 
 mod done;
 mod kernel;
+mod lingering;
 mod refused;
 mod watch;
 
@@ -16,7 +17,11 @@ use std::{
 };
 
 use podnet_kernel::{
-    datapath::Datapath, iptables::Variant, monitor::Notice, netns::NetNs, route::attraction::Attraction,
+    datapath::Datapath,
+    iptables::Variant,
+    monitor::{Notice, Transaction},
+    netns::NetNs,
+    route::attraction::Attraction,
 };
 use podnet_model::{
     Family,
@@ -27,12 +32,19 @@ use podnet_planner::{
     ruleset::FrontendKey,
     services::{
         Plan, Services,
+        ebpf::Remembered,
         ipvs::{Ipvs as Renderer, led_here, own},
     },
 };
 use tracing::debug;
 
-use self::{done::Done, kernel::Kernel, refused::Refused, watch::Watch};
+use self::{
+    done::Done,
+    kernel::Kernel,
+    lingering::{Found, Lingering},
+    refused::Refused,
+    watch::Watch,
+};
 use super::mode::{RulesError, ServiceRules, Unserved, is_needed};
 
 /// How often is looked whether connections are over, once the mode is left, where nobody else does.
@@ -59,8 +71,8 @@ pub(super) struct InIpvs {
     in_force: bool,
     /// When it is looked again what stays for the sake of connections, where something does.
     lingers: Option<Instant>,
-    /// The frontends that it is of.
-    linger: BTreeSet<FrontendKey>,
+    /// What that is.
+    linger: Lingering,
     /// The mode that comes translates before virtual servers do.
     may_linger: bool,
     /// It is not known whether there are none.
@@ -84,7 +96,7 @@ impl InIpvs {
             began: now,
             in_force: false,
             lingers: None,
-            linger: BTreeSet::new(),
+            linger: Lingering::default(),
             may_linger: true,
             may_be_there: true,
             watch: Watch::new(now),
@@ -105,7 +117,7 @@ impl InIpvs {
         let rewrite = kernel.put_chains(self.renderer.rules(services))?;
         self.in_force = true;
         self.lingers = None;
-        self.linger = BTreeSet::new();
+        self.linger = Lingering::default();
         self.watch.compared_chains(started);
         Ok(Done { edits, rewrite, ways })
     }
@@ -200,8 +212,12 @@ impl InIpvs {
         self.edits = Vec::new();
         if let Some(netns) = datapath.netns() {
             let may_stay = |frontend: &FrontendKey| self.may_linger && is_served(frontend);
-            self.linger = kernel::remove(&netns, self.family, &self.config.exclude_cidrs, may_stay)?;
-            self.lingers = (!self.linger.is_empty()).then(|| Instant::now() + LINGERS);
+            // Kept also where not all can be taken away: what has gone by then is not found again.
+            let known = |found: Found| {
+                self.linger = found.after(std::mem::take(&mut self.linger), &self.config, Instant::now());
+            };
+            kernel::remove(&netns, self.family, &self.config.exclude_cidrs, may_stay, known)?;
+            self.lingers = self.linger.is_any().then(|| Instant::now() + LINGERS);
         }
         self.kernel = None;
         self.there = State::default();
@@ -265,7 +281,12 @@ impl ServiceRules for InIpvs {
     }
 
     fn take_away(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
-        self.leave(&|_| true, datapath)
+        if self.may_be_there {
+            return self.leave(&|_| true, datapath);
+        }
+        // Nothing is there but what the kernel remembers.
+        self.linger = Found::default().after(std::mem::take(&mut self.linger), &self.config, Instant::now());
+        Ok(())
     }
 
     fn make_way(&mut self, mode: Mode) {
@@ -277,12 +298,16 @@ impl ServiceRules for InIpvs {
         self.lingers.is_some()
     }
 
+    fn remembered(&self) -> Remembered {
+        self.linger.remembered()
+    }
+
     fn withdraw(
         &mut self,
         is_served: &dyn Fn(&FrontendKey) -> bool,
         datapath: &mut dyn Datapath,
     ) -> Result<(), RulesError> {
-        if self.linger.iter().all(is_served) { Ok(()) } else { self.leave(is_served, datapath) }
+        if self.linger.frontends().all(is_served) { Ok(()) } else { self.leave(is_served, datapath) }
     }
 
     fn in_force(&self) -> bool {
@@ -297,6 +322,10 @@ impl ServiceRules for InIpvs {
     fn hear(&mut self, notice: &Notice) {
         let kernel = self.kernel.as_ref();
         self.watch.hear(notice, &self.there, |transaction| kernel.is_some_and(|kernel| kernel.is_touched(transaction)));
+    }
+
+    fn is_own(&self, transaction: &Transaction) -> bool {
+        self.kernel.as_ref().is_some_and(|kernel| kernel.is_own(transaction))
     }
 
     fn due(&self) -> Option<Instant> {

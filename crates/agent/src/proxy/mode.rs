@@ -2,8 +2,9 @@
 //!
 //! Another mode of rules is another implementation of [`ServiceRules`], made in [`rules`] and named in [`BUILT`](super::configured::BUILT).
 
+mod unserved;
+
 use std::{
-    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     error::Error,
     fmt,
@@ -12,11 +13,11 @@ use std::{
 
 use podnet_kernel::{
     datapath::Datapath,
-    monitor::Notice,
+    monitor::{Notice, Transaction},
     nft::{NftError, Touched},
 };
 use podnet_model::{
-    Family, Protocol, ServiceKey,
+    Family, Protocol,
     proxy::{IpvsConfig, Mode},
 };
 use podnet_planner::{
@@ -24,11 +25,16 @@ use podnet_planner::{
     ruleset::{Edit, FrontendKey},
     services::{
         Plan, Services,
+        ebpf::Remembered,
         nftables::{self, Nftables},
     },
 };
 
-use super::{configured::BUILT, facts::Rules, iptables::InIptables, ipvs::InIpvs, userspace::InUserspace};
+use super::{
+    configured::BUILT, counted::Counted, facts::Rules, iptables::InIptables, ipvs::InIpvs, userspace::InUserspace,
+};
+
+pub use unserved::Unserved;
 
 /// The rules of Services. `services` is what is planned, always the same value.
 pub(crate) trait ServiceRules: fmt::Debug + Send {
@@ -103,6 +109,11 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
         false
     }
 
+    /// The backends that the mode, which is left, remembers connections to apart from connection tracking.
+    fn remembered(&self) -> Remembered {
+        Remembered::new()
+    }
+
     /// Takes away at once what lingers for frontends that are no Service's any more: the mode that serves instead refuses them.
     ///
     /// # Errors
@@ -133,6 +144,11 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
     /// The kernel tells of a change: what it damaged is found at the next [`ServiceRules::look`].
     fn hear(&mut self, _notice: &Notice) {}
 
+    /// Whether a transaction of which the kernel tells is of the programs that these rules are written with.
+    fn is_own(&self, _transaction: &Transaction) -> bool {
+        false
+    }
+
     /// When it is looked whether the rules are as they were made, where that is not done by [`ServiceRules::table`].
     fn due(&self) -> Option<Instant> {
         None
@@ -152,49 +168,16 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
         BTreeMap::new()
     }
 
+    /// Those of them that count packets of which kube-proxy's metrics tell.
+    fn counted(&self) -> Counted {
+        Counted::default()
+    }
+
     /// What of Services the mode cannot serve here.
     fn unserved(&self) -> BTreeSet<Unserved> {
         BTreeSet::new()
     }
 }
-
-/// Something that is not served.
-#[derive(Clone, Debug)]
-pub struct Unserved {
-    /// Whose it is.
-    pub service: ServiceKey,
-    /// What it is and why, and what helps.
-    pub message: String,
-    /// For what is so on every node: what it is, in words that stay the same while it is so. None for what is this node's.
-    pub fact: Option<String>,
-}
-
-impl Unserved {
-    fn key(&self) -> (&ServiceKey, bool, &str) {
-        (&self.service, self.fact.is_some(), self.fact.as_deref().unwrap_or(&self.message))
-    }
-}
-
-/// What is told once is the same where the fact is, whatever else the message says of it.
-impl Ord for Unserved {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.key().cmp(&other.key())
-    }
-}
-
-impl PartialOrd for Unserved {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Unserved {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Unserved {}
 
 /// Why rules are not in force.
 #[derive(Debug, thiserror::Error)]

@@ -28,6 +28,7 @@ use super::{
     ports,
     programming::{Health, Moment, Programming},
 };
+use crate::health::Renderer;
 
 /// Between attempts at a port that somebody else has.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -166,7 +167,7 @@ pub(super) const fn headers() -> [(HeaderName, &'static str); 3] {
 }
 
 fn facts(status: Arc<Status>) -> Router {
-    let (metrics, config) = (status.clone(), status.config.clone());
+    let (metrics, config, renderer) = (status.clone(), status.config.clone(), Renderer::default());
     let json = [(header::CONTENT_TYPE, "application/json")];
     let mode = move || serving(*status.mode.borrow(), *status.stands_in.borrow()).map_or("", Mode::name);
     let content = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
@@ -174,7 +175,10 @@ fn facts(status: Arc<Status>) -> Router {
         .route("/proxyMode", get(move || async move { mode() }))
         .route("/configz", get(move || async move { (json, configz(&config.borrow())) }))
         .route("/healthz", get(|| async { "ok" }))
-        .route("/metrics", get(move || async move { (content, (metrics.metrics)()) }))
+        .route(
+            "/metrics",
+            get(move || async move { renderer.render(move || (metrics.metrics)()).await.map(|text| (content, text)) }),
+        )
 }
 
 /// The mode in which Services are served.

@@ -37,8 +37,11 @@ pub(crate) struct Accounts {
 }
 
 /// What was sent beside what was recorded.
-#[derive(Default, Serialize)]
+#[derive(Clone, Default, Serialize)]
 struct Account {
+    /// Of connections gaps tell how many they are.
+    #[serde(skip)]
+    are_connections: bool,
     flows: u64,
     /// That the client sent and got.
     packets: u64,
@@ -52,8 +55,9 @@ struct Account {
     /// cannot be told how many flows they are.
     missing_packets: u64,
     missing_flows: u64,
-    /// Packets in gaps that name no pod: whose they are is not known.
+    /// What is in gaps that name no pod: whose it is is not known.
     nameless_packets: u64,
+    nameless_flows: u64,
     /// Of the client's node's agent, as the last one was sent, beside what there was before the first.
     agent_mib: f64,
     maps_mib: f64,
@@ -95,7 +99,7 @@ pub(super) fn measure(podnet: &str, cluster: &Cluster, ends: [&End; 2]) -> Resul
     let agent = Process(u32::try_from(cluster.pid(&format!("{NODE}-agent")))?);
     let ports = CONNECTIONS_PORT..CONNECTIONS_PORT + 1;
     let segments = load::segments(client)?;
-    let mut connections = Account::of(u64::from(RATE) * u64::from(SECONDS));
+    let mut connections = Account { are_connections: true, ..Account::of(u64::from(RATE) * u64::from(SECONDS)) };
     connections.run(podnet, agent, &ports, || {
         load::connections(client, server, CONNECTIONS_PORT, RATE * SECONDS, f64::from(RATE))
     })?;
@@ -159,7 +163,10 @@ impl Account {
                     self.missing_flows += told.flows;
                 }
                 Some(_) => {}
-                None => self.nameless_packets += told.packets,
+                None => {
+                    self.nameless_packets += told.packets;
+                    self.nameless_flows += told.flows;
+                }
             },
             ("flow", Some(to), ..) if !is_own && ports.contains(&to.port) => self.told_twice += 1,
             ("flow", Some(to), Some(sent), Some(received)) if ports.contains(&to.port) => {
@@ -181,6 +188,49 @@ impl Account {
     }
 }
 
+impl Accounts {
+    /// Whether all that was sent is in records or in gaps, and nothing twice.
+    ///
+    /// # Errors
+    /// What is not.
+    pub(super) fn check(&self) -> Result<()> {
+        let loads = [("connections", &self.connections), ("flows of datagrams", &self.datagrams)];
+        let faults: Vec<String> = loads.iter().flat_map(|(what, account)| account.faults(what)).collect();
+        if faults.is_empty() {
+            return Ok(());
+        }
+        Err(format!("what was recorded is not what was sent: {}", faults.join("; ")).into())
+    }
+}
+
+impl Account {
+    /// What is neither in records nor in gaps, and what is there more than once. What gaps of nobody known tell may be the client's.
+    fn faults(&self, what: &str) -> Vec<String> {
+        let Self { flows, packets, recorded_flows, told_twice, .. } = *self;
+        let told_flows = recorded_flows + self.missing_flows + self.nameless_flows;
+        let unaccounted = self.unaccounted();
+        let mut faults = Vec::new();
+        if unaccounted > i128::from(self.nameless_packets) {
+            faults.push(format!("of {packets} packets of {what} {unaccounted} are in no record and in no gap"));
+        }
+        if unaccounted < 0 {
+            let surplus = -unaccounted;
+            faults.push(format!("of {packets} packets of {what} {surplus} more than these are in records and gaps"));
+        }
+        if self.are_connections && told_flows < flows {
+            let missing = flows - told_flows;
+            faults.push(format!("of {flows} {what} {missing} are in no record and in no gap"));
+        }
+        if recorded_flows > flows {
+            faults.push(format!("of {flows} {what} there are {recorded_flows} records"));
+        }
+        if told_twice > 0 {
+            faults.push(format!("{told_twice} {what} are told by the other node as well"));
+        }
+        faults
+    }
+}
+
 impl fmt::Display for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, account) in [("connections", &self.connections), ("flows of datagrams", &self.datagrams)] {
@@ -196,5 +246,87 @@ impl fmt::Display for Accounts {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const PORTS: Range<u16> = 80..81;
+
+    /// What `podnet flows` told of three connections of ten packets each.
+    fn account(lines: &[Value]) -> Account {
+        let mut account = Account { are_connections: true, packets: 30, ..Account::of(3) };
+        for line in lines {
+            match serde_json::from_value(line.clone()) {
+                Ok(told) => account.add(told, &PORTS),
+                Err(error) => panic!("{line}: {error}"),
+            }
+        }
+        account
+    }
+
+    fn record(node: &str) -> Value {
+        let (sent, received) = (json!({"packets": 6}), json!({"packets": 4}));
+        json!({"type": "flow", "node": node, "destination": {"port": 80}, "sent": sent, "received": received})
+    }
+
+    fn gap(pod: Option<&str>) -> Value {
+        let pod = pod.map(|name| json!({"name": name}));
+        json!({"type": "gap", "node": NODE, "pod": pod, "packets": 10, "flows": 1})
+    }
+
+    #[test]
+    fn a_record_that_is_missing_is_found_unless_a_gap_tells_of_it() {
+        let (one, client) = (record(NODE), PODS[0].0);
+        let mut other_port = one.clone();
+        other_port["destination"]["port"] = json!(81);
+        let dropped = json!({"type": "drops", "node": NODE, "pod": {"name": client}, "packets": 3});
+        let whole = [one.clone(), one.clone(), one.clone(), other_port, dropped];
+        assert!(account(&whole).faults("connections").is_empty());
+        assert_eq!(
+            account(&whole[1..]).faults("connections"),
+            [
+                "of 30 packets of connections 10 are in no record and in no gap",
+                "of 3 connections 1 are in no record and in no gap"
+            ]
+        );
+        for pod in [Some(client), None] {
+            assert!(account(&[one.clone(), one.clone(), gap(pod)]).faults("connections").is_empty(), "{pod:?}");
+        }
+        assert_eq!(account(&[one.clone(), one.clone(), gap(Some("another"))]).faults("connections").len(), 2);
+        // One packet of a connection.
+        let mut short = one.clone();
+        short["sent"]["packets"] = json!(5);
+        assert_eq!(
+            account(&[one.clone(), one, short]).faults("connections"),
+            ["of 30 packets of connections 1 are in no record and in no gap"]
+        );
+    }
+
+    #[test]
+    fn what_is_there_twice_is_found_as_well_and_ends_the_run() {
+        let one = record(NODE);
+        let twice = account(&[one.clone(), one.clone(), one.clone(), one.clone()]);
+        assert_eq!(
+            twice.faults("connections"),
+            [
+                "of 30 packets of connections 10 more than these are in records and gaps",
+                "of 3 connections there are 4 records"
+            ]
+        );
+        let by_both = account(&[one.clone(), one.clone(), one.clone(), record("node2")]);
+        assert_eq!(by_both.faults("connections"), ["1 connections are told by the other node as well"]);
+        let whole = account(&[one.clone(), one.clone(), one]);
+        let check = |connections: &Account| {
+            let accounts = Accounts { connections: connections.clone(), datagrams: whole.clone() };
+            accounts.check()
+        };
+        assert!(check(&whole).is_ok());
+        let Err(error) = check(&twice) else { panic!("nothing was found") };
+        assert!(error.to_string().starts_with("what was recorded is not what was sent: of 30 packets"), "{error}");
     }
 }

@@ -42,7 +42,8 @@ pub(crate) struct FlowsOptions {
     /// forwarded, refused, unanswered or dropped
     #[arg(long, value_name = "VERDICT")]
     pub(crate) verdict: Vec<Verdict>,
-    /// What dropped or refused it: no-backend, spoof-guard, no-route, prohibited, port-closed, packet-too-big or hop-limit
+    /// What dropped or refused it: no-backend, spoof-guard, no-route, prohibited, port-closed, packet-too-big, hop-limit, limit (told by interface, not
+    /// by flow) or policy (which nothing tells yet)
     #[arg(long, value_name = "CAUSE")]
     pub(crate) cause: Vec<Cause>,
     /// pod-pod-same-node, pod-pod-other-node, pod-service, pod-node, pod-world, world-pod or node-pod

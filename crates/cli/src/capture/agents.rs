@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use futures::{AsyncBufRead, AsyncBufReadExt, future::try_join_all};
 use http::{Request, header::CONTENT_TYPE};
-use podnet_client::connect;
+use podnet_client::connect::Agents;
 use podnet_flow::{
     capture::{self, Instruction},
     pcapng::{Block, Interface, Packet, Reader, Statistics},
@@ -60,7 +60,9 @@ pub(super) async fn ask(question: Question<'_>, pods: &[Place]) -> Result<(Vec<S
     for (number, place) in (0..).zip(pods) {
         nodes.entry(&place.node).or_default().push((number, place));
     }
-    let asked = try_join_all(nodes.into_iter().map(|(node, places)| begin(&question, node, places))).await?;
+    let agents = Agents::known_to(question.kubeconfig.as_deref()).await.doing(|| "cannot ask agents".into())?;
+    let begun = nodes.into_iter().map(|(node, places)| begin(&question, &agents, node, places));
+    let asked = try_join_all(begun).await?;
     let (mut streams, mut all) = (Vec::new(), Vec::new());
     for (stream, interfaces) in asked {
         all.extend(stream.interfaces.iter().copied().zip(interfaces));
@@ -72,6 +74,7 @@ pub(super) async fn ask(question: Question<'_>, pods: &[Place]) -> Result<(Vec<S
 
 async fn begin(
     question: &Question<'_>,
+    agents: &Agents,
     node: &str,
     places: Vec<(u32, &Place)>,
 ) -> Result<(Stream, Vec<Interface>), Failure> {
@@ -87,7 +90,7 @@ async fn begin(
     let address = host.map(|host| SocketAddr::new(host, question.options.agent_port));
     let address = address.ok_or_else(|| Failure::new(format!("no pod of {node} is captured")))?;
     let cannot = || format!("cannot capture on {node} ({address})");
-    let client = connect::to_agent(question.kubeconfig.as_deref(), address, None).await.doing(cannot)?;
+    let client = agents.at(address, None).doing(cannot)?;
     let text = serde_json::to_vec(&request).doing(cannot)?;
     let asked = Request::post("/capture").header(CONTENT_TYPE, "application/json").body(text).doing(cannot)?;
     let answer = timeout(SILENCE, client.request_stream(asked)).await;

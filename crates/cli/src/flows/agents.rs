@@ -55,6 +55,13 @@ pub(super) enum Heard {
         /// It goes on behind what it told last.
         resumes: bool,
     },
+    /// It tells something that this version does not know.
+    Unread {
+        /// Which one.
+        agent: String,
+        /// What of it cannot be read.
+        why: String,
+    },
     /// It tells on, of another recording: its agent began anew.
     Anew(String),
 }
@@ -62,11 +69,13 @@ pub(super) enum Heard {
 /// All agents that are to be asked.
 pub(super) async fn find(options: &FlowsOptions) -> Result<Vec<Agent>, Failure> {
     let kubeconfig = kubeconfig(options.kubeconfig.as_deref());
+    let addresses = addresses(options, kubeconfig.is_none()).await?;
+    let agents = connect::Agents::known_to(kubeconfig.as_deref()).await.doing(|| "cannot ask agents".into())?;
     let mut found = Vec::new();
-    for Found { node, ip, is_gateway } in addresses(options, kubeconfig.is_none()).await? {
+    for Found { node, ip, is_gateway } in addresses {
         let address = SocketAddr::new(ip, options.agent_port);
         // All nodes' pods have the same gateway, which no certificate is of.
-        let client = connect::to_agent(kubeconfig.as_deref(), address, is_gateway.then(|| node.clone())).await;
+        let client = agents.at(address, is_gateway.then(|| node.clone()));
         found.push(Agent { name: node, client: client.doing(|| format!("cannot ask the agent at {address}"))? });
     }
     Ok(found)
@@ -228,13 +237,19 @@ impl Agent {
             if line.is_empty() {
                 continue;
             }
-            let Numbered { record, item } =
-                Numbered::from_json(&line).map_err(|error| format!("it says {line:?}: {error}"))?;
+            let (record, heard) = match Numbered::from_json(&line) {
+                Ok(Numbered { record, item }) => (record, Heard::Item(item)),
+                // Asked again it would say it again.
+                Err(error) => {
+                    let record = RecordId::from_json(&line).map_err(|_| format!("it says {line:?}: {error}"))?;
+                    (record, Heard::Unread { agent: self.name.clone(), why: error.to_string() })
+                }
+            };
             if last.as_ref().is_some_and(|last| last.epoch != record.epoch) {
                 let _ = to.send(Heard::Anew(self.name.clone())).await;
             }
             *last = Some(record);
-            if to.send(Heard::Item(item)).await.is_err() {
+            if to.send(heard).await.is_err() {
                 return Ok(());
             }
         }
@@ -259,9 +274,11 @@ mod tests {
     use clap::Parser;
     use http::{Request, Response};
     use kube::{Client, client::Body};
+    use podnet_flow::{Item, RecordId};
     use serde_json::json;
+    use tokio::sync::mpsc;
 
-    use super::nodes;
+    use super::{Agent, Heard, nodes};
     use crate::arguments::{Arguments, Command};
 
     /// An API server that answers with these, one after the other, and a list where that is 200.
@@ -285,6 +302,30 @@ mod tests {
         assert!(nodes(api_server(&[500]), false).await.is_err());
         let found = nodes(api_server(&[500, 200]), true).await.unwrap().unwrap();
         assert_eq!(found.items.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_newer_agent_tells_is_gone_on_behind() {
+        let lines = [
+            json!({"record": "node1/1/7", "type": "omen", "of": "rain"}),
+            json!({
+                "record": "node1/1/8", "type": "gap", "start": "1970-01-01T00:00:00Z", "end": "1970-01-01T00:00:00Z",
+                "node": "node1", "at": "kernel", "packets": 1, "bytes": 0, "flows": 0,
+            }),
+        ]
+        .map(|line| format!("{line}\n"))
+        .concat();
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let response = Response::new(Body::from(lines.clone().into_bytes()));
+            async { Ok::<_, Infallible>(response) }
+        });
+        let agent = Agent { name: "node1".to_owned(), client: Client::new(service, "default") };
+        let (to, mut heard) = mpsc::channel(2);
+        let mut last = None;
+        agent.once("/flows", &mut last, &mut false, &to).await.unwrap();
+        assert!(matches!(heard.recv().await, Some(Heard::Unread { agent, .. }) if agent == "node1"));
+        assert!(matches!(heard.recv().await, Some(Heard::Item(Item::Gap(_)))));
+        assert_eq!(last, Some("node1/1/8".parse::<RecordId>().unwrap()));
     }
 
     #[test]

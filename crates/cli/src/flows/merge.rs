@@ -34,13 +34,15 @@ pub(super) struct Merge {
     gone: BTreeSet<String>,
     /// Only that flows ended.
     ends_only: bool,
-    /// What is left out because the source's node tells it as well.
+    /// What is left out because the source's node tells it as well, and what may be.
     destinations: Destinations,
     /// So many of these are kept.
     most: usize,
     /// How many came since when, no longer ago than they are waited for; and that it was told that they are too many.
     came: (Timestamp, usize),
     is_told: bool,
+    /// It was told that something cannot be read.
+    is_unread: bool,
     lately: Lately,
     /// What is asked of what was joined.
     outcome: Filter,
@@ -57,6 +59,7 @@ impl Merge {
             most: HELD,
             came: (Timestamp::MIN, 0),
             is_told: false,
+            is_unread: false,
             lately: Lately::default(),
             outcome: Filter::default(),
         }
@@ -91,8 +94,16 @@ impl Merge {
                 eprintln!("podnet: {agent} began to record anew; what ended while it did not record is missing");
                 None
             }
+            Heard::Unread { agent, why } => {
+                if !std::mem::replace(&mut self.is_unread, true) {
+                    eprintln!(
+                        "podnet: {agent} tells things that this version of podnet cannot read, which are left out: {why}"
+                    );
+                }
+                None
+            }
             Heard::Item(Item::Flow(record)) => self.flow(record, now).map(Item::Flow),
-            Heard::Item(gap) => Some(gap),
+            Heard::Item(item) => Some(item),
         }
     }
 
@@ -101,7 +112,7 @@ impl Merge {
             return None;
         }
         if self.is_told_by_other(&record) {
-            self.destinations.keep(&record);
+            self.destinations.keep(&record, now);
             if self.came_too_many(now) && !std::mem::replace(&mut self.is_told, true) {
                 eprintln!(
                     "podnet: more than {HELD} flows between nodes are told at a time: of some it is missing what the destination's node knows"
@@ -109,6 +120,9 @@ impl Merge {
             }
             self.lately.leave_out(&record);
             return None;
+        }
+        if !record.is_secondary() {
+            self.destinations.keep(&record, now);
         }
         self.lately.tell(&record).then_some(record)
     }
@@ -143,14 +157,17 @@ impl Merge {
 }
 
 impl Merge {
-    /// Items with what the nodes of their destinations told of them; of flows those that are wanted.
+    /// Items with what the nodes of their destinations told of them; of flows those that are wanted. What was told as a node's own and is
+    /// a pod's, masqueraded by that node, is left out where that node told it: it is in what it told.
     pub(super) fn joined(&self, items: Vec<Item>) -> Vec<Item> {
         let join = |item| match item {
+            Item::Flow(record) if self.destinations.is_of_pod(&record) => None,
+            Item::Drops(drops) => self.outcome.wants_drops(&drops).then_some(Item::Drops(drops)),
             Item::Flow(record) => {
                 let record = self.destinations.joined(&record);
                 self.outcome.wants(&record).then_some(Item::Flow(record))
             }
-            item => Some(item),
+            Item::Gap(gap) => Some(Item::Gap(gap)),
         };
         items.into_iter().filter_map(join).collect()
     }
@@ -173,7 +190,7 @@ impl Merge {
         }
         let is_last = |at: usize, item: &Item| match item {
             Item::Flow(record) => last.get(&record.id) == Some(&at),
-            Item::Gap(_) => true,
+            Item::Gap(_) | Item::Drops(_) => true,
         };
         let chosen =
             all.iter().enumerate().filter(|(at, item)| is_last(*at, item)).map(|(_, item)| item.clone()).collect();

@@ -3,9 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use kube::Client;
-use podnet_client::connect;
+use podnet_client::connect::Agents;
 use podnet_model::{NodeName, errors::chain};
 use podnet_planner::trace::Cluster;
+use tokio::sync::OnceCell;
 
 use crate::{
     arguments::forwarding::ClusterOptions,
@@ -17,11 +18,13 @@ use crate::{
 pub(super) struct Access {
     kubeconfig: Option<PathBuf>,
     port: u16,
+    /// Once the first is asked.
+    agents: OnceCell<Agents>,
 }
 
 impl Access {
     pub(super) fn new(options: &ClusterOptions, port: u16) -> Self {
-        Self { kubeconfig: kubeconfig(options.kubeconfig.as_deref()), port }
+        Self { kubeconfig: kubeconfig(options.kubeconfig.as_deref()), port, agents: OnceCell::new() }
     }
 
     /// A client for a node's agent, and where that is.
@@ -30,8 +33,10 @@ impl Access {
         let gone = || Failure::new(format!("there is no node {node} any more")).remedy("kubectl get nodes");
         let found = found.ok_or_else(gone)?;
         let address = SocketAddr::new(found.internal.unwrap_or(found.addr).0, self.port);
-        let client = connect::to_agent(self.kubeconfig.as_deref(), address, None).await;
-        Ok((client.doing(|| format!("cannot ask the agent of node {node} at {address}"))?, address))
+        let cannot = || format!("cannot ask the agent of node {node} at {address}");
+        let agents = self.agents.get_or_try_init(|| Agents::known_to(self.kubeconfig.as_deref())).await;
+        let client = agents.doing(cannot)?.at(address, None).doing(cannot)?;
+        Ok((client, address))
     }
 }
 

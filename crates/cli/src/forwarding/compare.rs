@@ -1,5 +1,7 @@
 //! What is traced beside what the kernels of the nodes really have.
 
+mod services;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use podnet_kernel::{
@@ -7,7 +9,7 @@ use podnet_kernel::{
     nft::{ForwardChain, Passing},
     snapshot::{FORWARDING4, Snapshot, Told},
 };
-use podnet_model::{Family, NodeName, proxy::Mode};
+use podnet_model::{Family, NodeName, ServiceKey, proxy::Mode};
 use podnet_planner::{
     border,
     overlay::State as Observed,
@@ -30,8 +32,10 @@ pub(super) struct Remark {
 /// What came of comparing.
 #[derive(Default)]
 pub(super) struct Compared {
-    /// What is not as it is planned, each once, in the order of the hops.
+    /// What is wrong, each once, in the order of the hops.
     pub(super) found: Vec<Remark>,
+    /// What goes another way than is planned, and gets there all the same.
+    pub(super) detours: BTreeSet<Remark>,
     /// Nodes that nobody told of, and why.
     pub(super) unseen: BTreeMap<NodeName, String>,
     /// What of other nodes was not compared.
@@ -39,9 +43,14 @@ pub(super) struct Compared {
 }
 
 impl Compared {
+    /// What is not as it is planned.
+    pub(super) fn differences(&self) -> impl Iterator<Item = &Remark> {
+        self.found.iter().chain(&self.detours)
+    }
+
     /// What it means for whoever asked.
     pub(super) fn failure(&self) -> Option<Failure> {
-        match self.found.len() {
+        match self.differences().count() {
             0 if self.unseen.is_empty() && self.left_out.is_empty() => None,
             0 => Some(
                 Failure::incomplete("what was compared is as it is planned, and not all was compared")
@@ -64,7 +73,7 @@ impl Compared {
 /// What differs on the ways of a trace, by what the nodes' kernels were told to have.
 pub(super) fn compare(state: &State, trace: &Trace, kernels: &Kernels) -> Compared {
     let mut compared = Compared::default();
-    let (mut observed, mut ruled) = (BTreeMap::new(), BTreeSet::new());
+    let (mut observed, mut ruled, mut asked) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
     let mut hops: Vec<&Hop> = Vec::new();
     for hop in trace.paths.iter().flat_map(|path| &path.hops) {
         if !hops.contains(&hop) {
@@ -72,7 +81,11 @@ pub(super) fn compare(state: &State, trace: &Trace, kernels: &Kernels) -> Compar
         }
     }
     for hop in hops {
-        let Place::Node(node) = &hop.place else { continue };
+        let node = match (&hop.place, hop.kind) {
+            // A backend is chosen at a pod's socket by its node's programs.
+            (Place::Node(node), _) | (Place::Pod(_, node), Kind::Chosen) => node,
+            _ => continue,
+        };
         let (Some(told), Some(planned)) = (kernels.of(node), state.cluster.planned(node)) else {
             compared.unseen.entry(node.clone()).or_insert_with(|| kernels.why_not(node).to_owned());
             continue;
@@ -80,16 +93,32 @@ pub(super) fn compare(state: &State, trace: &Trace, kernels: &Kernels) -> Compar
         let remark = |what: String| Remark { node: node.clone(), what };
         let observed = observed.entry(node).or_insert_with(|| told.kernel.observed());
         compared.found.extend(of_hop(hop, &told.kernel, observed).into_iter().map(remark));
-        if matches!(hop.kind, Kind::Translated | Kind::Masqueraded | Kind::Judged | Kind::Routed) && ruled.insert(node)
-        {
+        if services::is_served_at(hop, planned) {
+            let whose: &mut BTreeSet<ServiceKey> = asked.entry(node).or_default();
+            whose.extend(services::asked(hop));
+        }
+        if is_ruled(hop) && ruled.insert(node) {
             let (found, left_out) = of_rules(told, planned);
             compared.found.extend(found.into_iter().map(remark));
             compared.left_out.extend(left_out.into_iter().map(remark));
         }
     }
+    for (node, whose) in asked {
+        let (Some(told), Some(planned)) = (kernels.of(node), state.cluster.planned(node)) else { continue };
+        let remark = |what: String| Remark { node: node.clone(), what };
+        let findings = services::compare(told, planned, state.cluster.proxy(), &whose);
+        compared.found.extend(findings.found.into_iter().map(remark));
+        compared.detours.extend(findings.detours.into_iter().map(remark));
+        compared.left_out.extend(findings.left_out.into_iter().map(remark));
+    }
     let mut seen = BTreeSet::new();
     compared.found.retain(|one| seen.insert(one.clone()));
     compared
+}
+
+/// Whether rules have a say there.
+const fn is_ruled(hop: &Hop) -> bool {
+    matches!(hop.kind, Kind::Translated | Kind::Masqueraded | Kind::Judged | Kind::Routed)
 }
 
 fn of_hop(hop: &Hop, kernel: &Snapshot, observed: &Observed) -> Vec<String> {
@@ -170,9 +199,7 @@ fn of_rules(told: &Told, planned: &Planned) -> (Vec<String>, Vec<String>) {
     if matches!(planned.facts.mode, Mode::Nftables | Mode::Ebpf) {
         let needed = Family::ALL.into_iter().filter(|family| planned.services[*family].is_needed());
         match told.is_configured_alone {
-            true => {
-                left_out.push("rules of Services, as its agent has a kube-proxy configuration of its own".to_owned());
-            }
+            true => left_out.push(services::CONFIGURED_ALONE.to_owned()),
             false => wanted.extend(needed.map(|family| (nftables::TABLE, &planned.rules[family][0]))),
         }
     }

@@ -45,11 +45,11 @@ impl Told<'_> {
             None => self.write_ways(&mut text),
         }
         if let Some(compared) = self.compared {
-            for Remark { node, what } in &compared.found {
+            for Remark { node, what } in compared.differences() {
                 let _ = writeln!(text, "differs on node {node}: {what}");
             }
             let mut left_out = compared.lines().peekable();
-            if compared.found.is_empty() && left_out.peek().is_none() {
+            if compared.differences().next().is_none() && left_out.peek().is_none() {
                 text.push_str("the kernels have it so\n");
             }
             left_out.for_each(|line| {
@@ -83,7 +83,7 @@ impl Told<'_> {
             "question": self.question.title,
             "names": self.question.names,
             "object": self.question.object.as_ref().map(ToString::to_string),
-            "differences": self.compared.map(|compared| compared.found.iter().map(remark).collect::<Vec<_>>()),
+            "differences": self.compared.map(|compared| compared.differences().map(remark).collect::<Vec<_>>()),
             "uncompared": self.compared.map(|compared| {
                 let unseen = compared.unseen.iter().map(|(node, why)| json!({"node": node.to_string(), "what": why}));
                 unseen.chain(compared.left_out.iter().map(remark)).collect::<Vec<_>>()

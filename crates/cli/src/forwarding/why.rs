@@ -1,9 +1,10 @@
 //! `podnet why`: the first broken link, in one sentence, with what to change.
 //!
 //! What is looked at, in the order in which a packet would meet it: the sender, the name, the way by plan, the kernels on the way and on the way
-//! back, whether cluster DNS answers, who it is for, and last a connection, or, where the nodes are not on this machine, a probe.
+//! back, whether its name server answers, who it is for, and last a connection, or, where the nodes are not on this machine, a probe.
 
 mod probed;
+mod resolver;
 mod silent;
 
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +14,7 @@ use kube::{Api, Client, api::ListParams};
 use podnet_model::{PodKey, Protocol, ServiceKey, service::ServiceKind};
 use podnet_planner::trace::{End, Path, Place, Source, Target, Trace, Verdict};
 
+use self::resolver::Resolver;
 use super::{access::Access, compare, inside, kernels, operand, operand::Question, state, state::State};
 use crate::{
     api as server,
@@ -30,11 +32,11 @@ pub(crate) fn run(options: &WhyOptions) -> Result<(), Failure> {
         return Err(broken);
     }
     let mut question = operand::read(&state, &options.ends)?;
-    let broken = match &question.names[..] {
+    let resolver = match &question.names[..] {
         [] => None,
-        _ => name_server(&state, &question)?,
+        _ => Some(Resolver::of(options, &question.from)?),
     };
-    if let Some(broken) = broken {
+    if let Some(broken) = resolver.as_ref().and_then(|resolver| name_server(&state, &question, resolver)) {
         return Err(broken);
     }
     let access = Access::new(&options.cluster, options.agent_port);
@@ -50,8 +52,8 @@ pub(crate) fn run(options: &WhyOptions) -> Result<(), Failure> {
         let remedy = "its agent mends this within a second: is it running? podnet status; podnet logs agent";
         return Err(Failure::new(format!("on node {}: {}", first.node, first.what)).remedy(remedy));
     }
-    if !question.names.is_empty()
-        && let Some(broken) = silent::name_server(&state, &question, &access)?
+    if let Some(resolver) = &resolver
+        && let Some(broken) = silent::name_server(&state, &question, resolver, &access)?
     {
         return Err(broken);
     }
@@ -66,11 +68,12 @@ pub(crate) fn run(options: &WhyOptions) -> Result<(), Failure> {
         Alive::Tried => None,
         Alive::Elsewhere => probed::along(&state, &mut question, &access)?,
     };
+    let unasked = resolver.as_ref().and_then(|resolver| silent::unasked(&state, &question, resolver));
     println!("nothing is broken on the way: {}", question.title);
     for path in &trace.paths {
         println!("  {:.1} %: {}", path.share * 100.0, path.end.why);
     }
-    for line in compared.lines().chain(unknown) {
+    for line in compared.lines().chain(unknown).chain(unasked) {
         println!("  {line}");
     }
     Ok(())
@@ -124,18 +127,43 @@ async fn warnings(client: Client, namespace: &str, name: &str) -> Option<String>
     listed.pop()?.message
 }
 
-/// Whether cluster DNS can be asked.
-fn name_server(state: &State, question: &Question) -> Result<Option<Failure>, Failure> {
-    let key = ServiceKey::new(DNS.0, DNS.1);
-    let see = format!("kubectl get endpointslices -n {} -l kubernetes.io/service-name={}", DNS.0, DNS.1);
-    if !state.cluster.services().contains_key(&key) {
-        return Ok(Some(Failure::new(format!("names are not answered: there is no Service {key}")).remedy(see)));
+/// What keeps a resolver from asking by what is planned; of the name servers that it asks one has to be reached.
+fn name_server(state: &State, question: &Question, resolver: &Resolver) -> Option<Failure> {
+    let (servers, see) = match resolver {
+        Resolver::Node => return None,
+        Resolver::Own(key, servers) => (servers.clone(), own_servers(key)),
+        Resolver::Cluster => {
+            let key = ServiceKey::new(DNS.0, DNS.1);
+            let see = format!("kubectl get endpointslices -n {} -l kubernetes.io/service-name={}", DNS.0, DNS.1);
+            if !state.cluster.services().contains_key(&key) {
+                return Some(Failure::new(format!("names are not answered: there is no Service {key}")).remedy(see));
+            }
+            (vec![cluster_dns(state)?], see)
+        }
+    };
+    let mut first: Option<String> = None;
+    for server in servers {
+        // Who listens there is in the sender's own network, where nothing is planned.
+        if server.is_loopback() {
+            return None;
+        }
+        let asked = Target { addr: server, protocol: Protocol::Udp, port: DNS_PORT };
+        // Who has no address of its family does not ask it there.
+        let Ok(trace) = state.cluster.trace(&question.from, asked) else { continue };
+        let broken = trace.paths.iter().find(|path| !path.end.verdict.is_well())?;
+        first.get_or_insert_with(|| broken.end.why.clone());
     }
-    let Some(addr) = cluster_dns(state) else { return Ok(None) };
-    let asked = Target { addr, protocol: Protocol::Udp, port: DNS_PORT };
-    let Ok(trace) = state.cluster.trace(&question.from, asked) else { return Ok(None) };
-    let broken = trace.paths.iter().find(|path| !path.end.verdict.is_well());
-    Ok(broken.map(|path| Failure::new(format!("names are not answered: {}", path.end.why)).remedy(see)))
+    let why = match (first, resolver) {
+        (Some(why), _) => why,
+        (None, Resolver::Own(key, _)) => format!("pod {key} asks no name server that it has a way to"),
+        (None, _) => return None,
+    };
+    Some(Failure::new(format!("names are not answered: {why}")).remedy(see))
+}
+
+/// What there is to be looked at where a pod has name servers of its own.
+fn own_servers(pod: &PodKey) -> String {
+    format!("dnsConfig of the pod: kubectl get pod {} -n {} -o jsonpath='{{.spec.dnsConfig}}'", pod.name, pod.namespace)
 }
 
 /// The first ClusterIP of cluster DNS.

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use podnet_testnet::{Cluster, eventually};
+use podnet_testnet::{Cluster, eventually, vm};
 use serde_json::Value;
 
 use load::Load;
@@ -101,10 +101,15 @@ impl Journey {
         scene.answers_by_name();
         if *first == "ipvs" {
             servers::read_as_people_expect(scene);
+            scene.is_traced();
         }
         let load = Load::begin(scene, self.rate);
         for mode in rest {
             is_visited(scene, mode);
+            // In the virtual machine modes wait for others, and the processor is slow.
+            if !vm::is_here() {
+                scene.is_traced();
+            }
             // They come when the connections of a program are over.
             if *mode == "ipvs" && *first != "userspace" {
                 servers::read_as_people_expect(scene);
@@ -190,6 +195,15 @@ impl<'a> Scene<'a> {
         let refused = pod(&format!("curl -sS --max-time {ONE_ANSWER} http://{}:81", self.service)).unwrap_err();
         // curl says so of what is refused; what takes too long is 28.
         assert!(refused.contains("curl: (7)"), "{refused}");
+    }
+
+    /// What the kernels have on the way to a Service is what the trace says.
+    fn is_traced(&self) {
+        eventually("the kernels have what is traced", SOON, || {
+            let told = self.cluster.podnet(&["trace", "web/client", "svc/web/web", "--compare"]);
+            let text = String::from_utf8_lossy(&told.stdout).into_owned();
+            if text.contains("the kernels have it so") { Ok(()) } else { Err(text) }
+        });
     }
 
     /// To who asks as people do.

@@ -31,26 +31,28 @@ const SLICE: &str = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetad
     {multicluster.kubernetes.io/service-name: pets, multicluster.kubernetes.io/source-cluster: north}\naddressType: IPv4\nports: [{name: \
     http, protocol: TCP, port: 80}]\nendpoints: [{addresses: [10.3.0.100], hostname: cat, conditions: {ready: true}}]\n";
 
-/// The code and the addresses that cluster DNS tells of a name.
-fn told(cluster: &Cluster, name: &str) -> Result<String, String> {
-    let server = format!("@{CLUSTER_DNS}");
-    let text = cluster.exec("web", "client", &["dig", &server, "+time=2", "+tries=1", name])?;
-    let code = text.split("status: ").nth(1).and_then(|rest| rest.split(',').next()).ok_or_else(|| text.clone())?;
-    let records = text.lines().filter(|line| !line.starts_with(';'));
+/// How often a name is asked at once, each time from another port, so that all replicas are met.
+const OFTEN: usize = 8;
+
+/// The code and the addresses of an answer that dig shows.
+fn code_and_addrs(answer: &str) -> Option<String> {
+    let code = answer.split("status: ").nth(1)?.split(',').next()?;
+    let records = answer.lines().filter(|line| !line.starts_with(';'));
     let addrs = records.filter_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
         [_, _, "IN", "A", addr] => Some(addr),
         _ => None,
     });
-    Ok([code].into_iter().chain(addrs).collect::<Vec<_>>().join(" "))
+    Some([code].into_iter().chain(addrs).collect::<Vec<_>>().join(" "))
 }
 
 /// Waits until a name is answered so by all replicas, whichever is asked.
 fn becomes(cluster: &Cluster, name: &str, wanted: &str) {
+    let server = format!("@{CLUSTER_DNS}");
+    let command = [&["dig", &server, "+time=2", "+tries=1"][..], &[name; OFTEN]].concat();
     eventually(&format!("{name} is {wanted}"), SOON, || {
-        (0..8).try_for_each(|_| match told(cluster, name)? {
-            found if found == wanted => Ok(()),
-            found => Err(found),
-        })
+        let text = cluster.exec("web", "client", &command)?;
+        let found: Vec<_> = text.split("->>HEADER<<-").skip(1).filter_map(code_and_addrs).collect();
+        if found.len() == OFTEN && found.iter().all(|found| found == wanted) { Ok(()) } else { Err(text) }
     });
 }
 

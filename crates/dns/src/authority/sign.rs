@@ -12,7 +12,7 @@ mod signature;
 mod tests;
 mod zone;
 
-pub use answer::Online;
+pub use answer::{Online, Told};
 pub use file::{UnsignedFile, signed_file};
 pub use key::{KeyError, SigningKey};
 pub use signature::{CannotSign, Validity};

@@ -15,7 +15,7 @@ mod tests;
 pub use incoming::{Incoming, Progress, TransferError};
 pub use journal::{Difference, Journal};
 pub use notify::{Notify, is_notify_reply, notify, notify_reply};
-pub use outgoing::{Outgoing, Request, axfr, failed, ixfr};
+pub use outgoing::{Outgoing, Request, axfr, failed, ixfr, unfinished};
 pub use secondary::Secondary;
 
 use crate::{

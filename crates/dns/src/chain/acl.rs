@@ -47,11 +47,16 @@ impl AclOptions {
     /// What happens to a query for `name` of a type from a client.
     #[must_use]
     pub fn action(&self, name: &QueryName, qtype: u16, client: IpAddr) -> AclAction {
-        if !self.zones.iter().any(|zone| name.within(zone).is_some()) {
-            return AclAction::Allow;
-        }
-        let rule = self.rules.iter().find(|rule| rule.matches(qtype, client));
-        rule.map_or(AclAction::Allow, |rule| rule.action)
+        self.decision(name, qtype, client).map_or(AclAction::Allow, |(action, _)| action)
+    }
+
+    /// What a rule says to a query, and by its place the zone that the name lies in; none: no rule is about it.
+    #[must_use]
+    pub fn decision(&self, name: &QueryName, qtype: u16, client: IpAddr) -> Option<(AclAction, usize)> {
+        let zones = self.zones.iter().enumerate().filter(|(_, zone)| name.within(zone).is_some());
+        let (zone, _) = zones.max_by_key(|(_, zone)| zone.labels())?;
+        let rule = self.rules.iter().find(|rule| rule.matches(qtype, client))?;
+        Some((rule.action, zone))
     }
 }
 

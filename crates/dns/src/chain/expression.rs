@@ -1,32 +1,49 @@
-//! The language of `view`'s conditions, as far as questions of DNS have use for it.
+//! The language of `view`'s conditions: that of CoreDNS's library (expr-lang), as far as questions of DNS have use for it.
 //!
 //! An expression is parsed and its types are checked when the Corefile is loaded; networks and regular expressions that stand in it
-//! as texts are read then, too. What is not known is an error that names it.
+//! as texts are read then, too. What is not known is an error that names it and its place. Maps, dates and JSON are not known.
 //!
-//! Known are texts, whole numbers, truths, lists and ranges (`1..5`); `and && or || not !`, `== != < <= > >=`, `in`, `contains`,
-//! `startsWith`, `endsWith`, `matches` (each also with `not` before it), `+ - * %`, `a ? b : c`; `len`, `lower`, `upper`, `trim`;
-//! and of the question `bufsize()`, `class()`, `client_ip()`, `do()`, `id()`, `name()`, `opcode()`, `port()`, `proto()`,
-//! `server_ip()`, `server_port()`, `size()`, `type()`, `incidr(address, network)` and `metadata(label)`.
+//! - Values: texts (`'a'`, `"a"`, `` `a` ``), numbers (`42`, `0x2a`, `1.5`), `true`, `false`, `nil`, lists (`['A', 'AAAA']`), ranges
+//!   (`1..5`), and parts of them (`x[0]`, `x[-1]`, `x[1:3]`)
+//! - Operators, from the loosest: `|`, `? :`, `or ||`, `and &&`, `== != < <= > >= in contains startsWith endsWith matches` (the last
+//!   five with `not` before them, too), `..`, `+ -`, `not !`, `* / %`, `-`, `** ^`, `??`
+//! - `let name = value; …`, and comments (`/* … */`, `// …`)
+//! - Of the question: `bufsize()`, `class()`, `client_ip()`, `do()`, `id()`, `name()`, `opcode()`, `port()`, `proto()`,
+//!   `server_ip()`, `server_port()`, `size()`, `type()`, `incidr(address, network)` and `metadata(label)`
+//! - Functions of texts, numbers and lists (`functions`), and those that ask each element of a list (`any(list, # == 'a')`)
 
+mod call;
 mod eval;
+mod functions;
 mod lexer;
 mod parser;
+mod question;
 #[cfg(test)]
 mod tests;
 mod types;
+mod value;
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::Pattern;
+use functions::Function;
 
-/// A condition on a question.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A condition on a question; two are the same when their texts are.
+#[derive(Clone, Debug)]
 pub struct Expression {
     text: String,
     node: Node,
 }
+
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Expression {}
 
 /// What a condition can ask of a question.
 #[derive(Clone, Copy)]
@@ -80,11 +97,11 @@ impl Expression {
         Ok(Self { text: text.to_owned(), node: parser::parse(&lexer::tokens(text)?)? })
     }
 
-    /// Whether it holds for a question. What cannot be computed (a remainder of a division by zero, a network that is none) does not
-    /// hold, as in CoreDNS.
+    /// Whether it holds for a question. What cannot be computed (a remainder of a division by zero, an element that is not there, a
+    /// network that is none, what takes too much time or room) does not hold, as in CoreDNS.
     #[must_use]
     pub fn holds(&self, data: &ExpressionData<'_>) -> bool {
-        matches!(eval::value(&self.node, data), Some(eval::Value::Bool(true)))
+        eval::holds(&self.node, data)
     }
 
     /// The expression's own text.
@@ -94,30 +111,45 @@ impl Expression {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Node {
+    Nil,
     Bool(bool),
     Int(i64),
+    Float(f64),
     Text(String),
     List(Vec<Node>),
     Range(Box<Node>, Box<Node>),
     Field(Field),
-    Metadata(Box<Node>),
+    /// One of the variables that are known here, by its place among them.
+    Variable(usize),
+    /// Of the element that is asked.
+    Current(Current),
+    /// A variable more is known in what stands behind its value.
+    Let(Box<Node>, Box<Node>),
     InNetwork(Box<Node>, IpNet),
-    InNetworkOf(Box<Node>, Box<Node>),
     Not(Box<Node>),
-    And(Box<Node>, Box<Node>),
-    Or(Box<Node>, Box<Node>),
+    Negative(Box<Node>),
+    /// All of them are true.
+    All(Vec<Node>),
+    /// One of them is true.
+    Any(Vec<Node>),
     Choose(Box<Node>, Box<Node>, Box<Node>),
+    /// The first, unless it is `nil`.
+    Else(Box<Node>, Box<Node>),
     Compare(Compare, Box<Node>, Box<Node>),
     In(Box<Node>, Box<Node>),
     Test(TextTest, Box<Node>, Box<Node>),
     Matches(Box<Node>, Pattern),
     Number(Number, Box<Node>, Box<Node>),
-    Join(Box<Node>, Box<Node>),
-    Negative(Box<Node>),
-    Len(Box<Node>),
-    Change(Change, Box<Node>),
+    Element(Box<Node>, Box<Node>),
+    /// From one place to before another one.
+    Part(Box<Node>, Option<Box<Node>>, Option<Box<Node>>),
+    Call(Function, Vec<Node>),
+    /// What comes of asking each element.
+    Each(Each, Box<Node>, Box<Node>),
+    /// Elements are made one value, which may have a first one.
+    Reduce(Box<Node>, Box<Node>, Option<Box<Node>>),
 }
 
 /// What is told of a question.
@@ -136,6 +168,30 @@ enum Field {
     ServerPort,
     Size,
     Type,
+}
+
+/// What is known of the element that is asked: `#`, `#index`, `#acc`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Current {
+    Element,
+    Index,
+    Accumulator,
+}
+
+/// What becomes of a list whose elements are asked one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Each {
+    All,
+    Any,
+    One,
+    None,
+    Count,
+    Filter,
+    Map,
+    Find,
+    FindIndex,
+    FindLast,
+    FindLastIndex,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,14 +216,9 @@ enum Number {
     Plus,
     Minus,
     Times,
+    Divide,
     Remainder,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
-    Lower,
-    Upper,
-    Trim,
+    Power,
 }
 
 fn error<T>(at: usize, reason: impl Into<String>) -> Result<T, ExpressionError> {

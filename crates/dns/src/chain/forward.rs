@@ -35,6 +35,8 @@ pub struct ForwardOptions {
     pub max_fails: u32,
     /// How long an idle connection is kept.
     pub expire: Duration,
+    /// How long a connection is used at most, however busy it is; none: for as long as it lasts.
+    pub max_age: Option<Duration>,
     /// The most idle connections to an upstream; none: any number.
     pub max_idle: Option<usize>,
     /// The most upstreams that one question is sent to; none: any number.
@@ -89,6 +91,7 @@ impl ForwardOptions {
             prefer_udp: false,
             max_fails: 2,
             expire: Duration::from_secs(10),
+            max_age: None,
             max_idle: None,
             max_attempts: None,
             health_check: Duration::from_millis(500),
@@ -115,7 +118,7 @@ impl ForwardOptions {
 
 /// As CoreDNS.
 pub(super) const MAX_UPSTREAMS: usize = 15;
-const KNOWN: [&str; 19] = [
+const KNOWN: [&str; 20] = [
     "except",
     "max_concurrent",
     "policy",
@@ -123,6 +126,7 @@ const KNOWN: [&str; 19] = [
     "force_tcp",
     "max_fails",
     "expire",
+    "max_age",
     "health_check",
     "tls",
     "tls_servername",
@@ -204,6 +208,10 @@ fn apply(options: &mut ForwardOptions, option: &Directive, scope: &mut Scope<'_>
             options.max_fails = read::number(read::one(option, "a number")?, "max_fails", 0, u32::MAX.into())? as u32;
         }
         "expire" => options.expire = read::duration(read::one(option, "a duration")?, "expire")?,
+        "max_age" => {
+            let age = read::duration(read::one(option, "a duration")?, "max_age")?;
+            options.max_age = (!age.is_zero()).then_some(age);
+        }
         "max_idle_conns" => options.max_idle = bound(option)?,
         "max_connect_attempts" => options.max_attempts = bound(option)?.map(|number| number as u32),
         "health_check" => health_check(options, option)?,

@@ -5,10 +5,12 @@
 //! the question, such as an index beyond the end of a list.
 //!
 //! Known are `.Zone`, `.Name`, `.Class`, `.Type`, `.Regex`, `.Remote`, `.Match`, `.Group.x`, `.Question.Name|Qtype|Qclass`,
-//! `.Message` with its header's fields and `.Message.Question`, `.Meta "label"`; variables, pipelines, parentheses, `if`, `with`,
-//! `range` with `else`, `break` and `continue`, trimming and comments; `and`, `or`, `not`, `len`, `index`, `slice`, `print`,
-//! `printf`, `println`, `eq`, `ne`, `lt`, `le`, `gt`, `ge` and `parseInt`.
+//! `.Message` with its header's fields, `.Message.Question` and `.Message.IsEdns0`, `.Meta "label"`; variables, pipelines, parentheses,
+//! `if`, `with`, `range` with `else`, `break` and `continue`, trimming and comments; `and`, `or`, `not`, `len`, `index`, `slice`,
+//! `print`, `printf`, `println`, `html`, `js`, `urlquery`, `eq`, `ne`, `lt`, `le`, `gt`, `ge` and `parseInt`.
+//! Fractions, templates within templates and a message's records are not known.
 
+mod escape;
 mod eval;
 mod functions;
 mod lexer;
@@ -50,6 +52,8 @@ pub struct TemplateData<'a> {
     pub question: (u16, u16),
     /// The id of the message, and its flags as they stand in the header's second word.
     pub header: (u16, u16),
+    /// The UDP size that the client's EDNS tells, and whether it wants DNSSEC's records; none: there is no EDNS.
+    pub edns: Option<(u16, bool)>,
     /// What plugins tell under a label.
     pub meta: &'a dyn Fn(&str) -> Option<String>,
 }

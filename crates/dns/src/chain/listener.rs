@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use super::{Chain, ClientAuth, Config, Plugin, TimeoutOptions, TlsOptions};
+use super::{Chain, ClientAuth, Config, Plugin, TimeoutOptions, TlsOptions, WebOptions};
 use crate::corefile::{CorefileError, Fault, Key, Scheme};
 
 /// A place where questions come in.
@@ -27,6 +27,8 @@ pub struct Listener {
     pub sockets: Option<usize>,
     /// `tls`; none: nothing is encrypted.
     pub tls: Option<TlsOptions>,
+    /// `https` where that is spoken, `grpc_server` where that is.
+    pub web: WebOptions,
 }
 
 impl Port {
@@ -62,7 +64,8 @@ impl Config {
                 match listeners.iter_mut().find(|known| known.port == port) {
                     Some(known) => known.learn(chain),
                     None => {
-                        let mut new = Listener { port, timeouts: TimeoutOptions::default(), sockets: None, tls: None };
+                        let (timeouts, web) = (TimeoutOptions::default(), WebOptions::default());
+                        let mut new = Listener { port, timeouts, sockets: None, tls: None, web };
                         new.learn(chain);
                         listeners.push(new);
                     }
@@ -77,8 +80,13 @@ impl Config {
 impl Listener {
     /// Takes over what a block says and none before it did.
     fn learn(&mut self, chain: &Chain) {
+        let scheme = self.port.scheme;
         for plugin in &chain.plugins {
             match plugin {
+                Plugin::Https(web) if scheme == Scheme::Https && self.web == WebOptions::default() => self.web = *web,
+                Plugin::GrpcServer(web) if scheme == Scheme::Grpc && self.web == WebOptions::default() => {
+                    self.web = *web;
+                }
                 Plugin::Timeouts(timeouts) if self.timeouts == TimeoutOptions::default() => self.timeouts = *timeouts,
                 Plugin::Multisocket(sockets) => self.sockets = self.sockets.or(*sockets),
                 Plugin::Tls(tls) if self.tls.is_none() => self.tls = Some(tls.clone()),
@@ -123,7 +131,10 @@ pub(super) fn disagreements(chains: &[Chain], warnings: &mut Vec<String>) -> Vec
 }
 
 const fn of_listener(plugin: &Plugin) -> bool {
-    matches!(plugin, Plugin::Timeouts(_) | Plugin::Multisocket(_) | Plugin::Tls(_))
+    matches!(
+        plugin,
+        Plugin::Timeouts(_) | Plugin::Multisocket(_) | Plugin::Tls(_) | Plugin::Https(_) | Plugin::GrpcServer(_)
+    )
 }
 
 impl TlsOptions {
@@ -145,6 +156,8 @@ impl Chain {
             other.plugins.iter().any(|others| match (own, others) {
                 (Plugin::Timeouts(own), Plugin::Timeouts(others)) => own != others,
                 (Plugin::Multisocket(own), Plugin::Multisocket(others)) => own != others,
+                (Plugin::Https(own), Plugin::Https(others)) => own != others,
+                (Plugin::GrpcServer(own), Plugin::GrpcServer(others)) => own != others,
                 (Plugin::Tls(own), Plugin::Tls(others)) => with_tls && own != others,
                 _ => false,
             })

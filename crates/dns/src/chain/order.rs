@@ -2,11 +2,13 @@
 
 /// The plugins that a Corefile may use, in the order in which they act: CoreDNS's since its 1.14.2 (CVE-2026-26017: a rewritten name
 /// passed `acl`), two of podnet's own (`cookies`, `searchpath`), and `rrl`, which is none of CoreDNS's own either.
-pub const PLUGINS: [&str; 48] = [
+pub const PLUGINS: [&str; 50] = [
     "root",
     "metadata",
     "cancel",
     "tls",
+    "grpc_server",
+    "https",
     "timeouts",
     "multisocket",
     "reload",
@@ -56,13 +58,13 @@ pub const PLUGINS: [&str; 48] = [
 
 /// What is read and checked in full, but not acted on yet, so that a Corefile with it is refused: schemes of server
 /// blocks, plugins, and options as `plugin/option`.
-pub const NOT_SERVED: &[&str] = &["https3://", "quic://", "prometheus/tls"];
+pub const NOT_SERVED: &[&str] = &["https3://", "quic://"];
 
 /// What is accepted without being acted on, with a warning: answers are right without it.
-/// A panic ends the process, so there is none that `errors` could tell the stack of, or that `debug` could leave alone.
-/// There is no Go that `runtime_metrics` could be about.
+/// A panic ends the process, so there is none that `errors` could tell the stack of. There is no Go that `runtime_metrics` could
+/// be about.
 pub const WITHOUT_EFFECT: &[&str] =
-    &["debug", "errors/stacktrace", "errors/panicRecoveryStacktrace", "prometheus/runtime_metrics"];
+    &["errors/stacktrace", "errors/panicRecoveryStacktrace", "prometheus/runtime_metrics"];
 
 /// Plugins that may stand several times in a server block.
 pub(super) const SEVERAL: [&str; 14] = [
@@ -83,7 +85,7 @@ pub(super) const SEVERAL: [&str; 14] = [
 ];
 
 /// Plugins of CoreDNS's own that are no part of this server, and why.
-pub(super) const ELSEWHERE: [(&str, &str); 12] = [
+pub(super) const ELSEWHERE: [(&str, &str); 13] = [
     ("route53", "it serves the zones of a cloud vendor"),
     ("azure", "it serves the zones of a cloud vendor"),
     ("clouddns", "it serves the zones of a cloud vendor"),
@@ -93,6 +95,7 @@ pub(super) const ELSEWHERE: [(&str, &str); 12] = [
     ("dnstap", "queries are not tapped"),
     ("pprof", "it profiles a Go program"),
     ("on", "it runs commands"),
+    ("proxyproto", "the PROXY protocol is not spoken yet"),
     ("quic", "QUIC is not served yet"),
     ("https3", "QUIC is not served yet"),
     ("federation", "Kubernetes has given federation up"),

@@ -1,18 +1,18 @@
 //! The plugins of a server block, and how their directives become options.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use super::{
     AclOptions, AutoOptions, AutopathOptions, BindOptions, CacheOptions, ChaosOptions, CookieOptions, Dns64Options,
     DnssecOptions, ErraticOptions, ErrorsOptions, EtcdOptions, ExternalOptions, FileOptions, ForwardOptions,
     GrpcOptions, HeaderRule, HealthOptions, HostsOptions, KubernetesOptions, LoadbalanceOptions, LogOptions,
-    ReadyOptions, RewriteOptions, RrlOptions, SecondaryOptions, SignOptions, TemplateOptions, TimeoutOptions,
-    TlsOptions, TransferOptions, TsigOptions, ViewOptions, acl, backends, cache, forward, guard, hosts, kubernetes,
-    logging,
+    PrometheusOptions, ReadyOptions, RewriteOptions, RrlOptions, SecondaryOptions, SignOptions, TemplateOptions,
+    TimeoutOptions, TlsOptions, TransferOptions, TsigOptions, ViewOptions, WebOptions, acl, backends, cache, forward,
+    guard, hosts, kubernetes, logging,
     order::{ELSEWHERE, PLUGINS, SEVERAL},
-    process, read, responses, rewrite,
+    process, prometheus, read, responses, rewrite,
     scope::Scope,
-    signing, sources, template, tls, view,
+    signing, sources, template, tls, view, web,
 };
 use crate::{
     corefile::{CorefileError, Directive, Fault},
@@ -30,6 +30,10 @@ pub enum Plugin {
     Cancel(Duration),
     /// `tls`.
     Tls(TlsOptions),
+    /// `grpc_server`: what servers of gRPC bear.
+    GrpcServer(WebOptions),
+    /// `https`: what servers of DNS over HTTPS bear.
+    Https(WebOptions),
     /// `timeouts`: times of connections to this server.
     Timeouts(TimeoutOptions),
     /// `multisocket`: sockets for each address and port; none means as many as there are processors.
@@ -42,14 +46,14 @@ pub enum Plugin {
     Bufsize(u16),
     /// `bind`: the addresses to listen on.
     Bind(BindOptions),
-    /// `debug`: failures may end the process, and more is logged.
+    /// `debug`: who looks for a fault is told more; that a panic ends the process needs no plugin here.
     Debug,
     /// `ready`.
     Ready(ReadyOptions),
     /// `health`.
     Health(HealthOptions),
-    /// `prometheus`: where metrics are served.
-    Prometheus(SocketAddr),
+    /// `prometheus`.
+    Prometheus(PrometheusOptions),
     /// `errors`.
     Errors(ErrorsOptions),
     /// `log`.
@@ -129,6 +133,8 @@ impl Plugin {
             Self::Metadata(..) => "metadata",
             Self::Cancel(..) => "cancel",
             Self::Tls(..) => "tls",
+            Self::GrpcServer(..) => "grpc_server",
+            Self::Https(..) => "https",
             Self::Timeouts(..) => "timeouts",
             Self::Multisocket(..) => "multisocket",
             Self::Reload(..) => "reload",
@@ -233,6 +239,8 @@ fn plugin(directive: &Directive, scope: &mut Scope<'_>) -> Result<Plugin, Corefi
         }
         "cancel" => Plugin::Cancel(process::cancel(directive)?),
         "tls" => Plugin::Tls(tls::parse(directive, scope)?),
+        "grpc_server" => Plugin::GrpcServer(web::grpc_server(directive, scope)?),
+        "https" => Plugin::Https(web::https(directive, scope)?),
         "timeouts" => Plugin::Timeouts(process::timeouts(directive, scope)?),
         "multisocket" => Plugin::Multisocket(process::multisocket(directive)?),
         "reload" => Plugin::Reload(process::reload(directive)?),
@@ -242,7 +250,7 @@ fn plugin(directive: &Directive, scope: &mut Scope<'_>) -> Result<Plugin, Corefi
         "debug" => bare(Plugin::Debug)?,
         "ready" => Plugin::Ready(process::ready(directive, scope)?),
         "health" => Plugin::Health(process::health(directive, scope)?),
-        "prometheus" => Plugin::Prometheus(process::prometheus(directive, scope)?),
+        "prometheus" => Plugin::Prometheus(prometheus::parse(directive, scope)?),
         "errors" => Plugin::Errors(logging::errors(directive, scope)?),
         "log" => Plugin::Log(logging::log(directive, scope)?),
         "local" => bare(Plugin::Local)?,

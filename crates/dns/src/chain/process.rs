@@ -1,7 +1,7 @@
 //! The plugins that say something about the process and its sockets rather than about answers.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -240,21 +240,6 @@ pub(super) fn ready(directive: &Directive, scope: &mut Scope<'_>) -> Result<Read
         Ok(())
     });
     Ok(ReadyOptions { listen, monitor })
-}
-
-/// `prometheus [ADDRESS] { runtime_metrics }`.
-pub(super) fn prometheus(directive: &Directive, scope: &mut Scope<'_>) -> Result<SocketAddr, CorefileError> {
-    read::at_most(directive, 1)?;
-    scope.options(directive, |_, option| match option.name.text.as_str() {
-        "runtime_metrics" => read::nothing(option),
-        // Whatever it says: it is not served.
-        "tls" => Ok(()),
-        _ => Err(read::unknown("prometheus", option, &["runtime_metrics", "tls"])),
-    });
-    match directive.arguments.first() {
-        Some(word) => read::listen(word, "the address of prometheus"),
-        None => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 9153))),
-    }
 }
 
 /// `reload [INTERVAL [JITTER]]`, at least 2 s and 1 s; `off` and 0 switch it off, and a jitter of 0 the spread.

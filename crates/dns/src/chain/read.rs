@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::{Fallthrough, Pattern, scope::Scope};
 use crate::{
-    corefile::{CorefileError, Directive, Fault, Word},
+    corefile::{CorefileError, Directive, Fault, Place, Word},
     message::Rcode,
     name::Name,
 };
@@ -51,6 +51,21 @@ pub(super) fn at_most(directive: &Directive, count: usize) -> Result<(), Corefil
 pub(super) fn one<'a>(directive: &'a Directive, needed: &str) -> Result<&'a Word, CorefileError> {
     at_most(directive, 1)?;
     directive.arguments.first().ok_or_else(|| directive.missing(needed))
+}
+
+/// Where a character, counted from 0, of an option's arguments stands, which make up one text with a space between any two.
+pub(super) fn place_in(option: &Directive, character: usize) -> Place {
+    let mut place = option.name.place.clone();
+    let mut left = character;
+    for word in &option.arguments {
+        let length = word.text.chars().count();
+        place = word.place_of(left.min(length));
+        match left.checked_sub(length + 1) {
+            Some(behind) => left = behind,
+            None => break,
+        }
+    }
+    place
 }
 
 /// An option that the plugin does not have.
@@ -147,7 +162,7 @@ pub(super) fn class(word: &Word, what: &str) -> Result<u16, CorefileError> {
 }
 
 /// The response codes and what they are called (IANA, DNS parameters).
-const RCODES: [(&str, u16); 19] = [
+const RCODES: [(&str, u16); 21] = [
     ("NOERROR", 0),
     ("FORMERR", 1),
     ("SERVFAIL", 2),
@@ -167,6 +182,8 @@ const RCODES: [(&str, u16); 19] = [
     ("BADMODE", 19),
     ("BADNAME", 20),
     ("BADALG", 21),
+    ("BADTRUNC", 22),
+    ("BADCOOKIE", 23),
 ];
 
 /// A response code: a mnemonic, or its number.

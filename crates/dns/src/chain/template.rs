@@ -1,8 +1,8 @@
 //! `template`.
 
-use super::{Fallthrough, GoTemplate, Pattern, read, scope::Scope};
+use super::{Fallthrough, GoTemplate, Pattern, TemplateError, read, scope::Scope};
 use crate::{
-    corefile::{CorefileError, Directive},
+    corefile::{CorefileError, Directive, Fault, Word},
     message::Rcode,
     name::Name,
 };
@@ -96,9 +96,12 @@ fn templates(option: &Directive, groups: &[&str]) -> Result<Vec<GoTemplate>, Cor
     if option.arguments.is_empty() {
         return Err(option.missing("a record, such as \"{{ .Name }} 60 IN A 10.0.0.1\""));
     }
-    let parse = |text: &str| GoTemplate::parse(text, groups);
-    let read = |word: &crate::corefile::Word| {
-        parse(&word.text).map_err(|error| word.malformed("the template", &error.to_string()))
+    let read = |word: &Word| {
+        GoTemplate::parse(&word.text, groups).map_err(|TemplateError { at, reason }| {
+            let (what, found) = ("the template".to_owned(), word.text.clone());
+            let place = word.place_of(at.saturating_sub(1));
+            CorefileError { place, fault: Fault::Malformed { what, found, reason } }
+        })
     };
     option.arguments.iter().map(read).collect()
 }

@@ -1,7 +1,7 @@
 //! `view`.
 
-use super::{Expression, read, scope::Scope};
-use crate::corefile::{CorefileError, Directive};
+use super::{Expression, ExpressionError, read, scope::Scope};
+use crate::corefile::{CorefileError, Directive, Fault};
 
 /// `view`: the server block answers only questions for which all its conditions hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,12 +23,15 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<View
         let Some(first) = option.arguments.first() else { return Err(option.missing("an expression")) };
         let words: Vec<&str> = option.arguments.iter().map(|word| word.text.as_str()).collect();
         let text = words.join(" ");
-        let whole = crate::corefile::Word { text, ..first.clone() };
-        if whole.text.contains("metadata(") {
+        if text.contains("metadata(") {
             scope.served("view/metadata()", first);
         }
-        let condition = Expression::parse(&whole.text);
-        conditions.push(condition.map_err(|error| whole.malformed("the expression", &error.to_string()))?);
+        let malformed = |ExpressionError { at, reason }| {
+            let (what, found) = ("the expression".to_owned(), text.clone());
+            let place = read::place_in(option, at.saturating_sub(1));
+            CorefileError { place, fault: Fault::Malformed { what, found, reason } }
+        };
+        conditions.push(Expression::parse(&text).map_err(malformed)?);
         Ok(())
     });
     if conditions.is_empty() {

@@ -46,6 +46,22 @@ impl Word {
         self.error(Fault::Malformed { what: what.to_owned(), found: self.text.clone(), reason: reason.to_owned() })
     }
 
+    /// Where the character with this number, from 0, of the text stands. Behind a variable that was replaced it is about where it stands.
+    #[must_use]
+    pub fn place_of(&self, character: usize) -> Place {
+        let mut place = self.place.clone();
+        place.column += u32::from(self.quoted);
+        for c in self.text.chars().take(character) {
+            match c {
+                '\n' => (place.line, place.column) = (place.line + 1, 1),
+                // In quotes there is a backslash before it.
+                '"' if self.quoted => place.column += 2,
+                _ => place.column += 1,
+            }
+        }
+        place
+    }
+
     /// The error that something has to follow this word.
     #[must_use]
     pub fn missing(&self, needed: &str) -> CorefileError {

@@ -69,7 +69,7 @@ fn the_corefile_that_kubeadm_writes_loads_unmodified() {
     assert_eq!(config.listeners().len(), 1);
     let chain = &config.blocks[0];
     assert!(chain.errors() && chain.loop_check() && chain.loadbalance().is_some());
-    assert_eq!(config.process.metrics[0].to_string(), "[::]:9153");
+    assert_eq!(config.process.metrics[0].listen.to_string(), "[::]:9153");
     let forward = chain.forwards().next().unwrap();
     assert_eq!((forward.upstreams.len(), forward.max_concurrent), (2, Some(1000)));
     let kubernetes = chain.kubernetes().unwrap();

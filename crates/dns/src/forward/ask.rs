@@ -79,7 +79,8 @@ pub(super) async fn ask(upstreams: &Upstreams, parts: &Parts, key: &Key, attempt
         // A server that takes no connections must not use up all the time there is.
         let timeout = if doubted.is_some() { left.min(DOUBT) } else { left };
         let exchange = upstreams.exchange(index, manner.transport, sent.clone(), timeout);
-        let answered = parts.outside.exchange(Exchange { fresh: attempt.again, ..exchange }).await;
+        let exchange = Exchange { fresh: attempt.again, debug: parts.debug.clone(), ..exchange };
+        let answered = parts.outside.exchange(exchange).await;
         let took = parts.outside.now().saturating_duration_since(start);
         let Ok(message) = answered else {
             // Who is doubted and takes no connections is believed as servers without case and cookies have to be.
@@ -92,7 +93,11 @@ pub(super) async fn ask(upstreams: &Upstreams, parts: &Parts, key: &Key, attempt
         let heard = Heard { manner, sent, message };
         match judge(upstreams, index, key, &heard, doubted.is_some(), parts.outside.now()) {
             Verdict::Take(upstream) => return Some(upstream),
-            Verdict::GiveUp => return None,
+            Verdict::GiveUp => {
+                let what = || format!("what {} answers cannot be used", upstreams.addrs()[index]);
+                parts.debug.dump(what, &heard.message);
+                return None;
+            }
             Verdict::Again(next) => {
                 if next.transport != manner.transport && doubts(upstreams, index, &heard) {
                     doubted = Some(manner);

@@ -36,7 +36,7 @@ pub(super) async fn journey(upstreams: Arc<Upstreams>, parts: Parts, key: Key, t
         return Err(Failure::AllLoop);
     }
     if order.iter().all(|&index| upstreams.down(index)) {
-        parts.metrics.upstreams.all_down();
+        parts.metrics.upstreams.all_down(upstreams.asker());
         if options.fail_fast {
             return Err(Failure::AllDown);
         }
@@ -75,7 +75,8 @@ pub(super) async fn journey(upstreams: Arc<Upstreams>, parts: Parts, key: Key, t
         let took = flying.iter().position(|one| one.number == number).map(|at| flying.remove(at).since);
         let took = took.map_or(PATIENCE, |since| parts.outside.now().saturating_duration_since(since));
         let result = answered.as_ref().map_or("failed", |upstream| upstream.answer.rcode.mnemonic());
-        parts.metrics.upstreams.asked(&upstreams.addrs()[index], result, answered.is_some().then_some(took));
+        let took = answered.is_some().then_some(took);
+        parts.metrics.upstreams.asked(upstreams.asker(), &upstreams.addrs()[index], result, took);
         let Some(mut answered) = answered else {
             upstreams.suspected(index);
             continue;

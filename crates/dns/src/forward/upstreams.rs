@@ -18,7 +18,8 @@ use crate::{
     chain::{ForwardOptions, Policy, UpstreamAddr, UpstreamTransport},
     destination::Destination,
     message::{flag, question, rtype},
-    server::{Carrier, Exchange, Keep, Outside, Parts, Secure, Transport, lock},
+    metrics::Asker,
+    server::{Carrier, Debugger, Exchange, Keep, Outside, Parts, Secure, Transport, lock},
 };
 
 /// The upstreams of one `forward` plugin.
@@ -137,6 +138,20 @@ impl Upstreams {
         }
     }
 
+    /// How many of them ask this very server.
+    #[must_use]
+    pub fn looping(&self) -> usize {
+        self.states.iter().filter(|state| state.loops.load(Ordering::Relaxed)).count()
+    }
+
+    /// Whose upstreams they are.
+    pub(crate) fn asker(&self) -> Asker {
+        match self.options.upstreams.first().map(|upstream| &upstream.transport) {
+            Some(UpstreamTransport::Grpc { .. }) => Asker::Grpc,
+            _ => Asker::Forward,
+        }
+    }
+
     /// Has the upstreams that failed asked whether they are up again, where that is due.
     pub fn check(self: &Arc<Self>, parts: &Parts) {
         let now = parts.outside.now();
@@ -160,7 +175,7 @@ impl Upstreams {
                 match sent.await {
                     Ok(_) => upstreams.succeeded(index),
                     Err(_) => {
-                        metrics.upstreams.check_failed(&upstreams.addrs[index]);
+                        metrics.upstreams.check_failed(upstreams.asker(), &upstreams.addrs[index]);
                         upstreams.check_failed(index);
                     }
                 }
@@ -180,9 +195,11 @@ impl Upstreams {
         let secure = self.states.get(index).and_then(|state| state.secure.clone());
         let carrier = self.states.get(index).map(|state| state.carrier.clone()).unwrap_or_default();
         let transport = if self.connected(index) { Transport::Tcp } else { transport };
-        let keep = Keep { idle: self.options.expire, most: self.options.max_idle };
+        let ForwardOptions { expire: idle, max_age: age, max_idle: most, .. } = self.options;
+        let keep = Keep { idle, age, most };
         let upstream = self.addrs[index].clone();
-        Exchange { upstream, transport, carrier, secure, keep, fresh: false, message, timeout }
+        let (fresh, debug) = (false, Debugger::default());
+        Exchange { upstream, transport, carrier, secure, keep, fresh, message, timeout, debug }
     }
 
     /// Whether an upstream is asked over connections alone, into which nobody speaks as easily as into datagrams.

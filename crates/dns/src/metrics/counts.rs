@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::BOUNDS;
+use super::{BOUNDS, family::labels};
 use crate::{
     chain::PLUGINS,
     message::{Rcode, rtype},
@@ -123,22 +123,27 @@ impl<const BUCKETS: usize> Histogram<BUCKETS> {
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
+    /// Writes it with its labels; one that nothing was counted in only where it has none.
     pub(super) fn render(&self, name: &str, labels: &str, bounds: &[u64], unit: f64, out: &mut String) -> fmt::Result {
         let counts = self.buckets.each_ref().map(|count| count.load(Ordering::Relaxed));
         let all: u64 = counts.iter().sum();
-        if all == 0 {
+        if all == 0 && !labels.is_empty() {
             return Ok(());
         }
+        let (before, around) = match labels {
+            "" => (String::new(), String::new()),
+            labels => (format!("{labels},"), format!("{{{labels}}}")),
+        };
         let mut total = 0;
         for (bucket, count) in counts.into_iter().enumerate() {
             total += count;
             match bounds.get(bucket) {
-                Some(bound) => writeln!(out, "{name}_bucket{{{labels},le=\"{}\"}} {total}", *bound as f64 / unit)?,
-                None => writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {total}")?,
+                Some(bound) => writeln!(out, "{name}_bucket{{{before}le=\"{}\"}} {total}", *bound as f64 / unit)?,
+                None => writeln!(out, "{name}_bucket{{{before}le=\"+Inf\"}} {total}")?,
             }
         }
         let sum = self.sum.load(Ordering::Relaxed) as f64 / unit;
-        writeln!(out, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {total}")
+        writeln!(out, "{name}_sum{around} {sum}\n{name}_count{around} {total}")
     }
 }
 
@@ -240,7 +245,8 @@ fn each(
     write: impl Fn(&Counts, &str, &mut String) -> fmt::Result,
 ) -> fmt::Result {
     for (Place { server, zone, view }, counts) in all {
-        write(counts, &format!("server=\"{server}\",zone=\"{zone}\",view=\"{view}\""), out)?;
+        let place = [("server", server.as_str()), ("zone", zone.as_str()), ("view", view.as_str())];
+        write(counts, &labels(&place), out)?;
     }
     Ok(())
 }

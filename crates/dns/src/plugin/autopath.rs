@@ -27,6 +27,7 @@ use crate::{
     answer::{Alias, Answer, Section, behind_aliases},
     chain::{AutopathOptions, SearchPath},
     message::{Rcode, expand, rtype},
+    metrics::{ByListener, Counter, Counting, Family},
     name::{MAX_NAME, Name},
     server::{Answering, ClientSearch, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
     zone::{Found, Names, Zone},
@@ -41,6 +42,8 @@ pub struct Autopath {
     zone: Option<Arc<Zone>>,
     /// Who searches for names that may be the namespace's own.
     walks: Walks,
+    /// Names that were found.
+    searched: ByListener<Counter>,
     parts: Parts,
 }
 
@@ -57,9 +60,9 @@ struct Search {
 
 impl Autopath {
     /// The plugin of a chain that has `zone`.
-    #[must_use]
-    pub fn new(options: AutopathOptions, zone: Option<Arc<Zone>>, parts: Parts) -> Self {
-        Self { options, zone, walks: Walks::default(), parts }
+    pub(crate) fn new(options: AutopathOptions, zone: Option<Arc<Zone>>, counting: &Counting, parts: Parts) -> Self {
+        let searched = counting.each(|spot| spot.counter(Family::Searched, &[("server", spot.server.as_str())]));
+        Self { options, zone, walks: Walks::default(), searched, parts }
     }
 
     /// How many labels stand before the first name of the client's search path; none when the question is no such name.
@@ -186,7 +189,9 @@ impl Autopath {
                     return Ok(first);
                 }
                 Rcode::NOERROR => {
-                    self.parts.metrics.searched();
+                    if let Some(searched) = self.searched.at(&query.arrival) {
+                        searched.count();
+                    }
                     return Ok(found(query, &name, &reply));
                 }
                 _ if self.passes_failures() => return Ok(first),

@@ -1,9 +1,6 @@
 //! `cache`: answers from elsewhere, kept for as long as they say.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::future::{Either, select};
 
@@ -12,13 +9,17 @@ use crate::{
     cache::{Age, Divided, Hit, Key},
     chain::{CacheOptions, Refresh, ServeStale},
     message::Rcode,
+    metrics::{ByListener, Counter, Counting, Family, labels},
     name::{Name, QueryName},
-    server::{Answering, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
+    server::{Answering, Arrival, Failure, Link, Look, Next, Outside, Parts, Pen, Query, Quick, Reply},
     zone::Zone,
 };
 
 /// How often what is popular is fetched before its end, at most, while that fails.
 const PREFETCH_PAUSE: Duration = Duration::from_secs(5);
+
+/// What metrics call the halves of a cache, in the order of [`crate::cache::Half`].
+const KINDS: [&str; 2] = ["success", "denial"];
 
 /// The plugin.
 pub struct Cached {
@@ -26,17 +27,49 @@ pub struct Cached {
     options: CacheOptions,
     /// Zones that this server is the authority of: nothing of them is in the cache.
     own: Vec<Name>,
+    counts: ByListener<Counts>,
     parts: Parts,
+}
+
+/// What is counted at a listener.
+#[derive(Debug)]
+struct Counts {
+    requests: Counter,
+    /// Of answers with records, and of those without.
+    hits: [Counter; 2],
+    misses: Counter,
+    prefetches: Counter,
+    stale: Counter,
+    /// As `hits`.
+    evictions: [Counter; 2],
 }
 
 impl Cached {
     /// The plugin of a chain in which `zone` stands behind it.
-    #[must_use]
-    pub fn new(cache: Arc<Divided>, zone: Option<&Zone>, parts: Parts) -> Self {
+    pub(crate) fn new(cache: Arc<Divided>, zone: Option<&Zone>, counting: &Counting, parts: Parts) -> Self {
         let own = zone.map(|zone| zone.options().zones.clone());
         let options = cache.options().clone();
-        Self { cache, options, own: own.unwrap_or_default(), parts }
+        let counts = counting.each(|spot| {
+            let labels = labels_of(&options, &spot.server, spot.view);
+            let one = |family| spot.labelled(family, labels.clone());
+            let both = |family| KINDS.map(|kind| spot.labelled(family, format!("type=\"{kind}\",{labels}")));
+            Counts {
+                requests: one(Family::CacheRequests),
+                hits: both(Family::CacheHits),
+                misses: one(Family::CacheMisses),
+                prefetches: one(Family::CachePrefetches),
+                stale: one(Family::CacheStale),
+                evictions: both(Family::CacheEvictions),
+            }
+        });
+        Self { cache, options, own: own.unwrap_or_default(), counts, parts }
     }
+}
+
+/// What metrics call a cache at a listener.
+pub(crate) fn labels_of(options: &CacheOptions, server: &str, view: &str) -> String {
+    let zones: Vec<String> = options.zones.iter().map(ToString::to_string).collect();
+    labels(&[("server", server), ("zones", zones.join(",").as_str()), ("view", view)])
 }
 
 impl Link for Cached {
@@ -50,8 +83,10 @@ impl Link for Cached {
         let key = key(look.name, look.qtype, look.head);
         self.cache.find(&key, look.now, |hit| match hit {
             Some(Hit { half, kept, age: Age::Fresh }) => {
-                self.parts.metrics.cache_asked();
-                self.parts.metrics.cache(Some(half));
+                if let Some(counts) = self.counts.at(look.arrival) {
+                    counts.requests.count();
+                    counts.hits[half as usize].count();
+                }
                 pen.kept(kept, look.now)
             }
             // Something is to be fetched besides.
@@ -71,11 +106,11 @@ impl Cached {
         if !self.options.covers(&query.name) {
             return next.run(query).await;
         }
-        self.parts.metrics.cache_asked();
-        match self.known(&key, query.now) {
+        self.count(query, |counts| &counts.requests);
+        match self.known(&key, query) {
             Some((reply, Age::Fresh)) => Ok(reply),
             Some((reply, Age::Popular)) => {
-                self.parts.metrics.prefetched();
+                self.count(query, |counts| &counts.prefetches);
                 self.refresh(key, query, next);
                 Ok(reply)
             }
@@ -83,8 +118,8 @@ impl Cached {
             None => {
                 let mut reply = next.run(query).await?;
                 if !reply.fresh {
-                    self.parts.metrics.cache(None);
-                    keep(&self.cache, &self.parts, &key, &reply);
+                    self.count(query, |counts| &counts.misses);
+                    self.keeper(query).keep(&key, &reply);
                     if !self.options.keep_ttl {
                         self.cache.bound(&key, &mut reply);
                     }
@@ -94,23 +129,29 @@ impl Cached {
         }
     }
 
-    /// What is kept for a question. What has to be fetched anew is told once; until that has come it counts as fresh.
-    fn known(&self, key: &Key, now: Instant) -> Option<(Reply, Age)> {
-        self.cache.find(key, now, |hit| hit.map(|hit| self.told(hit, now)))
+    fn count(&self, query: &Query, which: impl FnOnce(&Counts) -> &Counter) {
+        if let Some(counts) = self.counts.at(&query.arrival) {
+            which(counts).count();
+        }
     }
 
-    fn told(&self, hit: Hit<'_>, now: Instant) -> (Reply, Age) {
-        let Hit { half, kept, age } = hit;
+    /// What is kept for a question. What has to be fetched anew is told once; until that has come it counts as fresh.
+    fn known(&self, key: &Key, query: &Query) -> Option<(Reply, Age)> {
+        self.cache.find(key, query.now, |hit| hit.map(|hit| self.told(hit, query)))
+    }
+
+    fn told(&self, hit: Hit<'_>, query: &Query) -> (Reply, Age) {
+        let (Hit { half, kept, age }, now) = (hit, query.now);
         let stale = self.options.serve_stale.filter(|_| age == Age::Stale);
         let answer = stale.map_or_else(|| kept.aged(now), |stale| kept.stale(stale.ttl));
         let mut reply = Reply { fresh: false, ..Reply::own(answer) };
         if age == Age::Stale {
-            self.parts.metrics.stale();
+            self.count(query, |counts| &counts.stale);
             let missing = reply.answer.rcode == Rcode::NXDOMAIN;
             let code = if missing { extended::STALE_NXDOMAIN } else { extended::STALE };
             reply.answer = reply.answer.because(code, "");
         }
-        self.parts.metrics.cache(Some(half));
+        self.count(query, |counts| &counts.hits[half as usize]);
         let pause = stale.map_or(PREFETCH_PAUSE, |stale| stale.pause());
         if age == Age::Fresh || !kept.is_due(pause, now) {
             return (reply, Age::Fresh);
@@ -141,11 +182,11 @@ impl Cached {
         };
         match newer.filter(is_news) {
             Some(reply) => {
-                keep(&self.cache, &self.parts, &key, &reply);
+                self.keeper(query).keep(&key, &reply);
                 Ok(reply)
             }
             None => {
-                failed(&self.cache, &self.parts, &key);
+                self.keeper(query).failed(&key);
                 Ok(old)
             }
         }
@@ -153,38 +194,54 @@ impl Cached {
 
     /// Has a newer answer fetched, for which nobody waits.
     fn refresh(&self, key: Key, query: &Query, next: Next<'_>) {
-        let (cache, parts) = (Arc::clone(&self.cache), self.parts.clone());
+        let keeper = self.keeper(query);
         next.apart(query.clone(), move |reply| {
             if !reply.as_ref().is_ok_and(is_news) {
-                failed(&cache, &parts, &key);
+                keeper.failed(&key);
             }
             if let Ok(reply) = reply {
-                keep(&cache, &parts, &key, &reply);
+                keeper.keep(&key, &reply);
             }
         });
     }
+
+    fn keeper(&self, query: &Query) -> Keeper {
+        let (cache, outside) = (Arc::clone(&self.cache), Arc::clone(&self.parts.outside));
+        Keeper { cache, outside, counts: self.counts.clone(), arrival: query.arrival }
+    }
 }
 
-/// Keeps an answer from now on, where it may be kept.
-fn keep(cache: &Divided, parts: &Parts, key: &Key, reply: &Reply) {
-    if let Some((half, gone)) = cache.insert(key, reply, parts.outside.now()) {
-        parts.metrics.cache_evicted(half, gone);
+/// Takes care of what comes for a question, be it after its client has had an answer.
+struct Keeper {
+    cache: Arc<Divided>,
+    outside: Arc<dyn Outside>,
+    counts: ByListener<Counts>,
+    arrival: Arrival,
+}
+
+impl Keeper {
+    /// Keeps an answer from now on, where it may be kept.
+    fn keep(&self, key: &Key, reply: &Reply) {
+        let Some((half, gone)) = self.cache.insert(key, reply, self.outside.now()) else { return };
+        if let Some(counts) = self.counts.at(&self.arrival) {
+            counts.evictions[half as usize].add(gone as u64);
+        }
+    }
+
+    /// Nothing newer came for what is kept: it is not asked for again for some time.
+    fn failed(&self, key: &Key) {
+        let now = self.outside.now();
+        self.cache.find(key, now, |hit| {
+            if let Some(hit) = hit.filter(|hit| hit.age == Age::Stale) {
+                hit.kept.refreshed(now);
+            }
+        });
     }
 }
 
 /// Whether an answer takes the place of what has ended: a failure does not (RFC 8767 §4), nor what is cut.
 fn is_news(reply: &Reply) -> bool {
     !reply.truncated && matches!(reply.answer.rcode, Rcode::NOERROR | Rcode::NXDOMAIN)
-}
-
-/// Nothing newer came for what is kept: it is not asked for again for some time.
-fn failed(cache: &Divided, parts: &Parts, key: &Key) {
-    let now = parts.outside.now();
-    cache.find(key, now, |hit| {
-        if let Some(hit) = hit.filter(|hit| hit.age == Age::Stale) {
-            hit.kept.refreshed(now);
-        }
-    });
 }
 
 fn key(name: &QueryName, qtype: u16, head: &crate::message::Head) -> Key {

@@ -1,9 +1,6 @@
 //! `dns64`: names that have IPv4 addresses alone get IPv6 addresses that a translator leads there (RFC 6147).
 
-use std::{
-    net::{Ipv4Addr, Ipv6Addr},
-    sync::Arc,
-};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv6Net;
 
@@ -11,7 +8,7 @@ use crate::{
     answer::{Answer, Section, composed},
     chain::Dns64Options,
     message::{Expanded, Rcode, expand, rtype},
-    metrics::{Metrics, Tally},
+    metrics::{ByListener, Counter, Counting, Family},
     name::Name,
     server::{Answering, Failure, Link, Look, Next, Pen, Query, Quick, Reply},
 };
@@ -22,13 +19,17 @@ const MAX_TTL: u32 = 600;
 /// The plugin.
 #[derive(Clone, Debug)]
 pub struct Dns64 {
-    /// What is made.
-    pub options: Dns64Options,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
+    options: Dns64Options,
+    translated: ByListener<Counter>,
 }
 
 impl Dns64 {
+    /// The plugin with its options.
+    pub(crate) fn new(options: Dns64Options, counting: &Counting) -> Self {
+        let translated = counting.each(|spot| spot.counter(Family::Translated, &[("server", spot.server.as_str())]));
+        Self { options, translated }
+    }
+
     /// Who asks for IPv6 addresses, and does not check signatures itself (RFC 6147 §5.5), gets some.
     fn concerns(&self, look: &Look<'_>) -> bool {
         look.qtype == rtype::AAAA
@@ -63,7 +64,9 @@ impl Dns64 {
         if !made.iter().any(|record| record.rtype == rtype::AAAA) {
             return told;
         }
-        self.metrics.tally(Tally::Translated);
+        if let Some(translated) = self.translated.at(&query.arrival) {
+            translated.count();
+        }
         let answer = Answer { authoritative: v4.answer.authoritative, ..composed(&name, v4.answer.rcode, &made) };
         Ok(Reply { answer, ..v4 })
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::{
     authority::sign::Online,
     message::CLASS_IN,
+    metrics::{ByListener, Counter, Counting, Family},
     name::{Name, QueryName},
-    server::{Answering, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
+    server::{Answering, Arrival, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
 };
 
 /// The type of a zone's keys.
@@ -16,14 +17,25 @@ const DNSKEY: u16 = 48;
 pub struct Dnssec {
     zones: Vec<Name>,
     online: Arc<Online>,
+    /// How often a signature had to be made, and was there already.
+    counts: ByListener<[Counter; 2]>,
     parts: Parts,
 }
 
 impl Dnssec {
     /// The plugin that signs the names of these zones.
-    #[must_use]
-    pub fn new(zones: Vec<Name>, online: Arc<Online>, parts: Parts) -> Self {
-        Self { zones, online, parts }
+    pub(crate) fn new(zones: Vec<Name>, online: Arc<Online>, counting: &Counting, parts: Parts) -> Self {
+        let families = [Family::SignaturesMade, Family::SignaturesFound];
+        let counts =
+            counting.each(|spot| families.map(|family| spot.counter(family, &[("server", spot.server.as_str())])));
+        Self { zones, online, counts, parts }
+    }
+
+    /// Counts whether a signature was there already.
+    fn count(&self, arrival: &Arrival, found: bool) {
+        if let Some(counts) = self.counts.at(arrival) {
+            counts[usize::from(found)].count();
+        }
     }
 
     /// The zone that signs for a name.
@@ -41,7 +53,8 @@ impl Link for Dnssec {
     fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick {
         let Some(zone) = self.zone(look.name).filter(|_| look.qclass == CLASS_IN) else { return Quick::Pass };
         if look.qtype == DNSKEY && look.name.labels() == zone.labels() {
-            return match self.online.keys(zone, look.head.dnssec_ok(), self.now()) {
+            let told = |found| self.count(look.arrival, found);
+            return match self.online.keys(zone, look.head.dnssec_ok(), self.now(), &told) {
                 Ok(answer) => pen.answer(&answer),
                 Err(_) => Quick::Fail(Failure::NotSigned),
             };
@@ -53,14 +66,16 @@ impl Link for Dnssec {
         let Some(zone) = self.zone(&query.name).filter(|_| query.qclass == CLASS_IN) else { return next.run(query) };
         Box::pin(async move {
             if query.qtype == DNSKEY && query.name.labels() == zone.labels() {
-                let keys = self.online.keys(zone, query.head.dnssec_ok(), self.now());
+                let told = |found| self.count(&query.arrival, found);
+                let keys = self.online.keys(zone, query.head.dnssec_ok(), self.now(), &told);
                 return keys.map(Reply::own).map_err(|_| Failure::NotSigned);
             }
             let reply = next.run(query).await?;
             if !query.head.dnssec_ok() {
                 return Ok(reply);
             }
-            let signed = self.online.sign(zone, &query.name, query.qtype, &reply.answer, self.now());
+            let told = |found| self.count(&query.arrival, found);
+            let signed = self.online.sign(zone, &query.name, query.qtype, &reply.answer, self.now(), &told);
             Ok(Reply { answer: signed.map_err(|_| Failure::NotSigned)?, ..reply })
         })
     }

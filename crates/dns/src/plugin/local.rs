@@ -10,7 +10,7 @@ use crate::{
     message::rtype,
     metrics::Metrics,
     name::{Name, QueryName},
-    server::{Knowing, Look, Said},
+    server::{Debugger, Knowing, Look, Said},
 };
 
 /// The time to live of the records, in seconds: a week, since they never change.
@@ -29,6 +29,8 @@ const PTR: &[u8] = b"\x011\x010\x010\x03127\x07in-addr\x04arpa\0";
 pub struct Local {
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Who wants to know who asks such things.
+    pub debug: Debugger,
 }
 
 impl Knowing for Local {
@@ -39,6 +41,7 @@ impl Knowing for Local {
             // A search path makes `localhost.example.org` of `localhost`.
             None if look.name.label(0) == b"localhost" => {
                 self.metrics.localhost();
+                self.debug.tell(|| format!("local: {} is asked for by {}", look.name, look.arrival.from.ip()));
                 Said::Answer(addresses(look.name, look.qtype))
             }
             None => Said::Pass,

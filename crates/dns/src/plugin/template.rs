@@ -5,6 +5,7 @@ use crate::{
     authority::{Record, rdata::mnemonic, zonefile},
     chain::{GoTemplate, TemplateData, TemplateOptions},
     message::{CLASS_CH, CLASS_IN, Rcode, expand, rtype},
+    metrics::{Counting, Family, labels},
     name::Name,
     server::{Answering, Failure, Link, Look, Next, Pen, Query, Quick, Reply},
 };
@@ -17,10 +18,10 @@ const DEFAULT_TTL: &str = "$TTL 3600\n";
 /// The plugin: one template.
 #[derive(Clone, Debug)]
 pub struct Template {
-    /// The template.
-    pub options: TemplateOptions,
+    options: TemplateOptions,
     /// Plugins of its block tell of questions (`metadata`).
-    pub metadata: bool,
+    metadata: bool,
+    counting: Counting,
 }
 
 /// What the expression that matched found in the name.
@@ -43,16 +44,38 @@ enum Made {
     Alias(Answer, Name),
 }
 
+/// Why a template says nothing to a question that it has to do with.
+enum Fault<'a> {
+    /// No expression matches the name.
+    NoMatch,
+    /// A template of a section is at fault: it has no text for the question, or one that is no record.
+    Bad { family: Family, section: &'static str, template: &'a str },
+}
+
+impl Fault<'_> {
+    const fn failure(&self) -> Failure {
+        match self {
+            Self::NoMatch => Failure::NoPlugin,
+            Self::Bad { .. } => Failure::Malformed,
+        }
+    }
+}
+
 const NUMBERS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
 impl Template {
-    fn say(&self, look: &Look<'_>, meta: &dyn Fn(&str) -> Option<String>) -> Result<Made, Failure> {
+    /// The plugin with its template. `metadata`: plugins of its block tell of questions.
+    pub(crate) fn new(options: TemplateOptions, metadata: bool, counting: Counting) -> Self {
+        Self { options, metadata, counting }
+    }
+
+    fn say(&self, look: &Look<'_>, meta: &dyn Fn(&str) -> Option<String>) -> Result<Made, Fault<'_>> {
         let Self { options, .. } = self;
         let Some(zone) = self.zone(look) else { return Ok(Made::Nothing) };
         let name = look.name.to_string();
         let Some(matched) = self.matched(zone, &name) else {
             let passes = options.fallthrough.holds(look.name);
-            return if passes { Ok(Made::Nothing) } else { Err(Failure::NoPlugin) };
+            return if passes { Ok(Made::Nothing) } else { Err(Fault::NoMatch) };
         };
         let extended = options.extended_error.clone().map(|(code, text)| Box::new(ExtendedError { code, text }));
         if options.rcode == Rcode::SERVFAIL {
@@ -61,17 +84,19 @@ impl Template {
         let owner = Name::from_query(look.name);
         let mut builder = AnswerBuilder::of_class(&owner, look.qclass);
         let mut alias = None;
-        for (section, templates) in [
-            (Section::Answer, &options.answer),
-            (Section::Authority, &options.authority),
-            (Section::Additional, &options.additional),
+        for (section, called, templates) in [
+            (Section::Answer, "answer", &options.answer),
+            (Section::Authority, "authority", &options.authority),
+            (Section::Additional, "additional", &options.additional),
         ] {
             for template in templates {
-                let record = self.record(template, look, meta, &name, &matched)?;
+                let bad = |family| Fault::Bad { family, section: called, template: template.text() };
+                let record = self.record(template, look, meta, &name, &matched).map_err(bad)?;
                 let of = if record.owner == owner { Owner::Question } else { Owner::Other(&record.owner) };
                 builder.push(section, of, record.rtype, record.ttl, &record.rdata);
                 if section == Section::Answer && record.rtype == rtype::CNAME {
-                    alias = Some(Name::from_wire(&record.rdata).map_err(|_| Failure::Malformed)?);
+                    let target = Name::from_wire(&record.rdata);
+                    alias = Some(target.map_err(|_| bad(Family::TemplateRecordFailures))?);
                 }
             }
         }
@@ -107,7 +132,35 @@ impl Template {
         Some(Matched { zone, regex: regex.as_str(), texts, groups })
     }
 
-    /// The record that a template is for a question.
+    /// Counts what came of a question that this template matched, and whether it failed.
+    fn count(&self, look: &Look<'_>, said: &Result<Made, Fault<'_>>) {
+        if matches!(said, Ok(Made::Nothing) | Err(Fault::NoMatch)) {
+            return;
+        }
+        let Some(zone) = self.zone(look) else { return };
+        let class = match look.qclass {
+            CLASS_IN => "IN",
+            CLASS_CH => "CH",
+            CLASS_ANY => "ANY",
+            _ => "other",
+        };
+        let (server, zone) = (look.arrival.port().to_string(), zone.to_string());
+        let mut pairs = vec![
+            ("server", server.as_str()),
+            ("zone", zone.as_str()),
+            ("view", self.counting.view.as_str()),
+            ("class", class),
+            ("type", rtype::mnemonic(look.qtype)),
+        ];
+        let metrics = &self.counting.metrics;
+        metrics.counter(Family::TemplateMatches, labels(&pairs)).count();
+        if let Err(Fault::Bad { family, section, template }) = said {
+            pairs.extend([("section", *section), ("template", *template)]);
+            metrics.counter(*family, labels(&pairs)).count();
+        }
+    }
+
+    /// The record that a template is for a question; else what is counted of it.
     fn record(
         &self,
         template: &GoTemplate,
@@ -115,7 +168,7 @@ impl Template {
         meta: &dyn Fn(&str) -> Option<String>,
         name: &str,
         matched: &Matched<'_>,
-    ) -> Result<Record, Failure> {
+    ) -> Result<Record, Family> {
         let known = |asked: u16, any: u16, own: u16| if asked == any { own } else { asked };
         let class = if known(look.qclass, CLASS_ANY, self.options.class) == CLASS_CH { "CH" } else { "IN" };
         let rtype = mnemonic(known(look.qtype, rtype::ANY, self.options.rtype));
@@ -130,14 +183,15 @@ impl Template {
             remote: &look.arrival.from.ip().to_canonical().to_string(),
             question: (look.qtype, look.qclass),
             header: (look.head.id, look.head.flags),
+            edns: look.head.edns.map(|edns| (edns.size, edns.dnssec_ok)),
             meta,
         };
-        let text = template.render(&data).map_err(|_| Failure::Malformed)?;
+        let text = template.render(&data).map_err(|_| Family::TemplateFailures)?;
         // The class is the question's, whatever the text says: zone files know of one alone.
         let text = if class == "CH" { text.replacen(" CH ", " IN ", 1) } else { text };
         let none = |_: &str| Err(std::io::ErrorKind::NotFound.into());
         let file = zonefile::parse("template", &format!("{DEFAULT_TTL}{}", text.trim()), &Name::root(), &none);
-        file.ok().and_then(|file| file.records.into_iter().next()).ok_or(Failure::Malformed)
+        file.ok().and_then(|file| file.records.into_iter().next()).ok_or(Family::TemplateRecordFailures)
     }
 
     /// Puts what the alias points to behind it; where that cannot be found out, the alias stands alone, as in CoreDNS.
@@ -165,18 +219,25 @@ impl Link for Template {
         if self.metadata && self.zone(look).is_some() {
             return Quick::Slow;
         }
-        match self.say(look, &|_| None) {
-            Ok(Made::Nothing) => Quick::Pass,
+        let said = self.say(look, &|_| None);
+        if matches!(said, Ok(Made::Alias(..))) {
+            // It is said, and counted, once more.
+            return Quick::Slow;
+        }
+        self.count(look, &said);
+        match said {
             Ok(Made::Answer(answer)) => pen.answer(&answer),
-            Ok(Made::Alias(..)) => Quick::Slow,
-            Err(failure) => Quick::Fail(failure),
+            Ok(_) => Quick::Pass,
+            Err(fault) => Quick::Fail(fault.failure()),
         }
     }
 
     fn serve<'a>(&'a self, query: &'a Query, next: Next<'a>) -> Answering<'a> {
         Box::pin(async move {
             let look = query.look();
-            match self.say(&look, &|label| next.label(label, &look))? {
+            let said = self.say(&look, &|label| next.label(label, &look));
+            self.count(&look, &said);
+            match said.map_err(|fault| fault.failure())? {
                 Made::Nothing => next.run(query).await,
                 Made::Answer(answer) => Ok(Reply::own(answer)),
                 Made::Alias(answer, target) => Ok(Self::follow(query, next, answer, target).await),

@@ -1,5 +1,7 @@
 //! One server block at work.
 
+mod counted;
+
 use std::{sync::Arc, time::Duration};
 
 use super::{
@@ -15,9 +17,10 @@ use crate::{
     },
     forward::{Crew, Upstreams},
     message::{CLASS_CH, flag},
-    metrics::{Counts, Place},
+    metrics::{Counting, Counts},
     name::Name,
     plugin,
+    server::block::counted::place,
     zone::{Cluster, External, Zone},
 };
 
@@ -31,6 +34,8 @@ pub(super) struct Block {
     pub(super) metadata: Vec<Name>,
     /// What metrics call its view.
     pub(super) view: String,
+    /// Where its plugins count.
+    counting: Counting,
     /// What is counted, for each key.
     pub(super) counts: Vec<Arc<Counts>>,
     /// What every plugin is called, those that are no links included.
@@ -69,17 +74,19 @@ impl Block {
         let external = external.map(|(options, shown)| Arc::new(External::new(options, shown, cluster, serial)));
         let name = |plugin: &Plugin| if let Plugin::View(view) = plugin { Some(view.name.clone()) } else { None };
         let view = chain.plugins.iter().find_map(name).unwrap_or_default();
-        let (guard, stored) = (guard(&chain, &*parts.outside), stored(&chain));
+        let stored = stored(&chain);
         let addresses = chain.addresses();
         let keys: Vec<(Name, Port)> =
             chain.keys.iter().flat_map(|key| Port::of(key, &addresses).map(|port| (key.zone.clone(), port))).collect();
+        let counting = Counting::new(&parts.metrics, keys.iter().map(|(_, port)| *port), &view);
         let mut block = Self {
-            guard,
+            guard: guard(&chain, &*parts.outside, &counting),
             metadata: Vec::new(),
             views: chain.views().cloned().collect(),
             external,
             counts: keys.iter().map(|(zone, port)| parts.metrics.counts(place(zone, port, &view))).collect(),
             view,
+            counting,
             plugins: chain.plugins.iter().map(Plugin::name).collect(),
             reporter: None,
             log: Vec::new(),
@@ -103,7 +110,7 @@ impl Block {
             transfers: Vec::new(),
         };
         let mut plugins = chain.plugins.into_iter().peekable();
-        let (mut rules, mut zones, mut catalogs) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rules, mut acls, mut zones, mut catalogs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         while let Some(plugin) = plugins.next() {
             let name = plugin.name();
             match plugin {
@@ -112,6 +119,14 @@ impl Block {
                     // All rules are one link: they stand side by side.
                     if !matches!(plugins.peek(), Some(Plugin::Rewrite(_))) {
                         block.rewrites(std::mem::take(&mut rules));
+                    }
+                }
+                Plugin::Acl(options) => {
+                    acls.push(options);
+                    // All of them are one link: what one lets pass the next does not look at.
+                    if !matches!(plugins.peek(), Some(Plugin::Acl(_))) {
+                        let acl = plugin::Acl::new(std::mem::take(&mut acls), &block.counting);
+                        block.links.push(Box::new(Own(acl)));
                     }
                 }
                 plugin @ (Plugin::File(_) | Plugin::Auto(_) | Plugin::Secondary(_)) => {
@@ -134,9 +149,10 @@ impl Block {
 
     /// A plugin behind those that are there: as a link, or in the shape of the responses.
     fn take(&mut self, plugin: Plugin, parts: &Parts) {
+        let counting = self.counting.clone();
         let link: Box<dyn Link> = match plugin {
             Plugin::Errors(options) => {
-                self.reporter = Some(Arc::new(Reporter::new(options)));
+                self.reporter = Some(Arc::new(Reporter::new(options, parts.debug.clone())));
                 return;
             }
             Plugin::Log(options) => {
@@ -162,9 +178,11 @@ impl Block {
             }
             Plugin::Header(rules) => return self.flags(&rules),
             Plugin::Transfer(options) => return self.transfers.push(options),
-            Plugin::Local => Box::new(Own(plugin::Local { metrics: Arc::clone(&parts.metrics) })),
-            Plugin::Dns64(options) => Box::new(plugin::Dns64 { options, metrics: Arc::clone(&parts.metrics) }),
-            Plugin::Acl(options) => Box::new(Own(plugin::Acl { options, metrics: Arc::clone(&parts.metrics) })),
+            Plugin::Local => {
+                let (metrics, debug) = (Arc::clone(&parts.metrics), parts.debug.clone());
+                Box::new(Own(plugin::Local { metrics, debug }))
+            }
+            Plugin::Dns64(options) => Box::new(plugin::Dns64::new(options, &counting)),
             Plugin::Tsig(options) => Box::new(Own(plugin::Tsig(options))),
             Plugin::Any => Box::new(Own(plugin::Any)),
             Plugin::Chaos(options) => {
@@ -174,18 +192,20 @@ impl Block {
             Plugin::Cache(options) => {
                 let cache = Arc::new(Divided::new(options));
                 self.cache = Some(Arc::clone(&cache));
-                Box::new(plugin::Cached::new(cache, self.zone.as_deref(), parts.clone()))
+                Box::new(plugin::Cached::new(cache, self.zone.as_deref(), &counting, parts.clone()))
             }
-            Plugin::Searchpath(options) => Box::new(plugin::Autopath::new(options, None, parts.clone())),
+            Plugin::Searchpath(options) => Box::new(plugin::Autopath::new(options, None, &counting, parts.clone())),
             Plugin::Dnssec(options) => {
                 let online = Arc::new(Online::new(options.keys, options.cache_capacity));
                 self.online = Some(Arc::clone(&online));
-                Box::new(plugin::Dnssec::new(options.zones, online, parts.clone()))
+                Box::new(plugin::Dnssec::new(options.zones, online, &counting, parts.clone()))
             }
-            Plugin::Autopath(options) => Box::new(plugin::Autopath::new(options, self.zone.clone(), parts.clone())),
+            Plugin::Autopath(options) => {
+                Box::new(plugin::Autopath::new(options, self.zone.clone(), &counting, parts.clone()))
+            }
             Plugin::Template(options) => {
                 self.shape.chaos |= options.class == CLASS_CH;
-                Box::new(plugin::Template { options, metadata: !self.metadata.is_empty() })
+                Box::new(plugin::Template::new(options, !self.metadata.is_empty(), counting))
             }
             Plugin::Cancel(time) => Box::new(plugin::Cancel::new(time, parts.clone())),
             Plugin::Hosts(options) => {
@@ -292,38 +312,19 @@ impl Block {
             *change = change.then(flags, rule.set);
         }
     }
-
-    /// The listeners, zones, view and plugins of the block.
-    pub(super) fn enabled(&self) -> impl Iterator<Item = ([String; 3], &'static str)> + '_ {
-        self.keys.iter().flat_map(|(zone, port)| {
-            let Place { server, zone, view } = place(zone, port, &self.view);
-            let place = [server, zone, view];
-            self.plugins.iter().map(move |plugin| (place.clone(), *plugin))
-        })
-    }
-
-    /// How many answers are kept: those with records, and those without.
-    pub(super) fn kept(&self) -> (usize, usize) {
-        self.cache.as_ref().map_or((0, 0), |cache| cache.entries())
-    }
 }
 
-fn guard(chain: &Chain, outside: &dyn Outside) -> Guard {
+fn guard(chain: &Chain, outside: &dyn Outside, counting: &Counting) -> Guard {
     let plugins = || chain.plugins.iter();
     let cookies = plugins().find_map(|plugin| if let Plugin::Cookies(options) = plugin { Some(options) } else { None });
     let rrl = plugins().find_map(|plugin| if let Plugin::Rrl(options) = plugin { Some(options) } else { None });
-    Guard::new(cookies.cloned(), rrl.cloned(), outside)
+    Guard::new(cookies.cloned(), rrl.cloned(), outside, counting)
 }
 
 /// The zones whose records are in a store (`etcd`).
 fn stored(chain: &Chain) -> Vec<Name> {
     let zones = |plugin: &Plugin| if let Plugin::Etcd(options) = plugin { options.zones.clone() } else { Vec::new() };
     chain.plugins.iter().flat_map(zones).collect()
-}
-
-/// Where the questions for a zone at a port are counted.
-fn place(zone: &Name, port: &Port, view: &str) -> Place {
-    Place { server: port.to_string(), zone: zone.to_string(), view: view.to_owned() }
 }
 
 const fn bit(flag: HeaderFlag) -> u16 {

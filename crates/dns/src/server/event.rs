@@ -26,6 +26,11 @@ pub enum Event<'a> {
         /// It is a failure.
         failed: bool,
     },
+    /// Something that is of interest to who looks for a fault (`debug`).
+    Debug {
+        /// What; the bytes of a message may stand behind it, on lines of their own.
+        message: &'a str,
+    },
     /// An upstream asks this server: it is no longer asked.
     Loop {
         /// The upstream.

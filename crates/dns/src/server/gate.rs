@@ -32,9 +32,9 @@ impl Server {
         link: &mut Option<usize>,
         out: &mut Vec<u8>,
     ) -> Outcome {
-        let (guard, metrics) = (&self.blocks[index].guard, &self.parts.metrics);
+        let guard = &self.blocks[index].guard;
         let ended = guard.enter(&mut request.head, arrival, &*self.parts.outside);
-        if guard.refuses(&request.name, &request.head, arrival, now, metrics) {
+        if guard.refuses(&request.name, &request.head, arrival, now) {
             return Outcome::Drop;
         }
         let outcome = match ended {
@@ -43,7 +43,7 @@ impl Server {
         };
         let Request { ref head, question, ref name, .. } = *request;
         let leaving = Leaving { head, question, name, arrival, now };
-        if matches!(outcome, Outcome::Answer) && !guard.lets_out(&leaving, out, metrics) {
+        if matches!(outcome, Outcome::Answer) && !guard.lets_out(&leaving, out) {
             return Outcome::Drop;
         }
         outcome

@@ -15,7 +15,7 @@ use super::{Arrival, Outside, Transport};
 use crate::{
     chain::{CookieOptions, RrlOptions},
     message::{Head, PLAIN_UDP_SIZE, Rcode, flag, rejection},
-    metrics::Metrics,
+    metrics::{ByListener, Counter, Counting, Family},
     name::QueryName,
 };
 
@@ -25,6 +25,8 @@ pub(super) struct Guard {
     jar: Option<Jar>,
     cookies: CookieOptions,
     limiter: Option<Limiter>,
+    /// Questions and responses beyond the limiter's allowances.
+    exceeded: Option<ByListener<[Counter; 2]>>,
 }
 
 /// A question that has its response.
@@ -39,7 +41,12 @@ pub(super) struct Leaving<'a> {
 
 impl Guard {
     /// A guard as the Corefile wants it. Clients that send cookies get ours, unless it says otherwise.
-    pub(super) fn new(cookies: Option<CookieOptions>, rrl: Option<RrlOptions>, outside: &dyn Outside) -> Self {
+    pub(super) fn new(
+        cookies: Option<CookieOptions>,
+        rrl: Option<RrlOptions>,
+        outside: &dyn Outside,
+        counting: &Counting,
+    ) -> Self {
         let cookies = cookies.unwrap_or_default();
         let jar = (!cookies.off).then(|| Jar::new(&cookies.secrets, outside));
         let key = || {
@@ -48,7 +55,11 @@ impl Guard {
             key
         };
         let limiter = rrl.map(|options| Limiter::new(options, key(), outside.now()));
-        Self { jar, cookies, limiter }
+        let exceeded = limiter.is_some().then(|| {
+            let families = [Family::RequestsExceeded, Family::ResponsesExceeded];
+            counting.each(|spot| families.map(|family| spot.counter(family, &[("server", spot.server.as_str())])))
+        });
+        Self { jar, cookies, limiter, exceeded }
     }
 
     /// Judges a question's cookie; the code with which it ends here, if it does.
@@ -69,31 +80,26 @@ impl Guard {
     }
 
     /// Whether a question is one too many of its network's.
-    pub(super) fn refuses(
-        &self,
-        name: &QueryName,
-        head: &Head,
-        arrival: &Arrival,
-        now: Instant,
-        metrics: &Metrics,
-    ) -> bool {
+    pub(super) fn refuses(&self, name: &QueryName, head: &Head, arrival: &Arrival, now: Instant) -> bool {
         let Some(limiter) = self.limits(head, arrival) else { return false };
         let refused = limiter.refuses(arrival.from.ip(), name, now);
-        if refused {
-            metrics.requests_exceeded();
+        if let Some([requests, _]) = self.exceeded(arrival).filter(|_| refused) {
+            requests.count();
         }
         refused && !limiter.reports()
     }
 
     /// Whether a response goes out; it may be cut.
-    pub(super) fn lets_out(&self, leaving: &Leaving<'_>, out: &mut Vec<u8>, metrics: &Metrics) -> bool {
+    pub(super) fn lets_out(&self, leaving: &Leaving<'_>, out: &mut Vec<u8>) -> bool {
         let Leaving { head, question, name, arrival, now } = *leaving;
         let Some(limiter) = self.limits(head, arrival) else { return true };
         let verdict = limiter.judge(arrival.from.ip(), name, out, now);
         if verdict == Verdict::Send {
             return true;
         }
-        metrics.responses_exceeded();
+        if let Some([_, responses]) = self.exceeded(arrival) {
+            responses.count();
+        }
         if limiter.reports() {
             return true;
         }
@@ -102,6 +108,10 @@ impl Guard {
             out[2] |= (flag::TC >> 8) as u8;
         }
         verdict == Verdict::Slip
+    }
+
+    fn exceeded(&self, arrival: &Arrival) -> Option<&[Counter; 2]> {
+        self.exceeded.as_ref()?.at(arrival)
     }
 
     /// Over a connection, or with a cookie of ours, nobody can ask in another one's name.

@@ -4,7 +4,10 @@
 //! [`Link::quick`], at once and without keeping anything. A link that has to ask somebody, or to change what those behind it
 //! answer, says [`Quick::Slow`]; then the question is kept and [`Link::serve`] of that link and those behind it answer it.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures::future::{BoxFuture, ready};
 
@@ -42,6 +45,21 @@ pub enum Given {
     Made(Box<dyn FnOnce() -> Option<Version> + Send>),
 }
 
+/// What a link does by itself with a request for a whole zone, whoever asks.
+pub enum Gift {
+    /// It does not answer.
+    Nothing,
+    /// It gives a zone away.
+    Zone {
+        /// The zone.
+        version: Version,
+        /// How long its client is made to wait for it.
+        after: Duration,
+        /// The SOA record at its end is left out.
+        unfinished: bool,
+    },
+}
+
 /// One plugin of a chain, at work.
 pub trait Link: Send + Sync {
     /// Whether it may be asked questions of class CH.
@@ -66,6 +84,11 @@ pub trait Link: Send + Sync {
 
     /// A zone of this one's that can be given away (`transfer`).
     fn transfers(&self, _zone: &Name) -> Option<Given> {
+        None
+    }
+
+    /// What it does with a request for the whole of a zone that nobody has (`erratic`): asked once for each request.
+    fn gives(&self, _zone: &Name) -> Option<Gift> {
         None
     }
 

@@ -19,7 +19,7 @@ use crate::{
     name::Name,
 };
 
-use super::Transport;
+use super::{Debugger, Transport};
 
 /// A message that has to be sent to an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct Exchange {
     pub message: Vec<u8>,
     /// When to give up.
     pub timeout: Duration,
+    /// Who hears of what comes and is no answer to it.
+    pub debug: Debugger,
 }
 
 /// What carries messages over a connection.
@@ -68,11 +70,13 @@ pub struct Secure {
     pub name: Option<Name>,
 }
 
-/// How long connections without a query are kept.
+/// How long connections are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
-    /// This long.
+    /// This long without a query.
     pub idle: Duration,
+    /// This long at most, with queries; none: for as long as they last.
+    pub age: Option<Duration>,
     /// The most to one upstream; none: any number.
     pub most: Option<usize>,
 }
@@ -81,9 +85,10 @@ impl Exchange {
     /// A message to a server in plain text, whose connection, if there is one, is for this message alone.
     #[must_use]
     pub fn plain(upstream: SocketAddr, transport: Transport, message: Vec<u8>, timeout: Duration) -> Self {
-        let keep = Keep { idle: Duration::ZERO, most: Some(0) };
+        let keep = Keep { idle: Duration::ZERO, age: None, most: Some(0) };
         let upstream = upstream.into();
-        Self { upstream, transport, carrier: Carrier::Dns, secure: None, keep, fresh: true, message, timeout }
+        let (carrier, debug) = (Carrier::Dns, Debugger::default());
+        Self { upstream, transport, carrier, secure: None, keep, fresh: true, message, timeout, debug }
     }
 
     /// Whether a message that came from the upstream can be what is waited for: with the query's id, for the query's question.

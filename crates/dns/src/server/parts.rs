@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use super::{Outside, queue::Queue, signed::Keys};
+use super::{Debugger, Outside, queue::Queue, signed::Keys};
 use crate::metrics::Metrics;
 
 /// What all links of a server share.
@@ -15,6 +15,8 @@ pub struct Parts {
     pub outside: Arc<dyn Outside>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Who looks for faults.
+    pub debug: Debugger,
     /// What this machine is called.
     pub host: Arc<str>,
     /// Clients that wait for answers; see [`Parts::places`].

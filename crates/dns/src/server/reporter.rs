@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{Event, Failure, Observer, Outside, lock};
+use super::{Debugger, Event, Failure, Observer, Outside, lock};
 use crate::{
     chain::{Consolidate, ErrorsOptions, Level},
     message::rtype,
@@ -14,12 +14,13 @@ pub(super) struct Reporter {
     rules: Vec<Consolidate>,
     /// Failures of the period that runs, for each rule.
     counts: Mutex<Vec<u64>>,
+    debug: Debugger,
 }
 
 impl Reporter {
-    pub(super) fn new(options: ErrorsOptions) -> Self {
+    pub(super) fn new(options: ErrorsOptions, debug: Debugger) -> Self {
         let counts = Mutex::new(vec![0; options.consolidate.len()]);
-        Self { rules: options.consolidate, counts }
+        Self { rules: options.consolidate, counts, debug }
     }
 
     /// Takes a failure in: the first of a rule begins its period, at the end of which all of them are told as one.
@@ -46,7 +47,7 @@ impl Reporter {
         }
         let Consolidate { period, level, show_first, .. } = self.rules[rule];
         if show_first {
-            observer(&Event::Failed { level, message: &message });
+            self.tell(level, &message, observer);
         }
         let (reporter, observer, end) = (Arc::clone(self), Arc::clone(observer), outside.sleep(period));
         outside.spawn(Box::pin(async move {
@@ -62,7 +63,16 @@ impl Reporter {
         if count > u64::from(*show_first) {
             let (pattern, period) = (pattern.regex().as_str(), period.as_secs_f64());
             let message = format!("{count} errors like '{pattern}' occurred in last {period}s");
-            observer(&Event::Failed { level: *level, message: &message });
+            self.tell(*level, &message, observer);
+        }
+    }
+
+    /// What is of interest to who debugs alone is told to nobody else while somebody does.
+    fn tell(&self, level: Level, message: &str, observer: &Observer) {
+        if level == Level::Debug && self.debug.is_on() {
+            self.debug.tell(|| message.to_owned());
+        } else {
+            observer(&Event::Failed { level, message });
         }
     }
 }

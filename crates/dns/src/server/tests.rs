@@ -1,5 +1,8 @@
 //! Forwarding, waiting, caching.
 
+mod debug;
+mod labels;
+mod loops;
 mod overload;
 mod reports;
 
@@ -225,20 +228,6 @@ fn addresses_take_turns_in_front() {
 }
 
 #[test]
-fn an_upstream_that_asks_back_is_noticed_and_left_alone() {
-    let rig = rig();
-    rig.server.probe_loops();
-    let probes = rig.sent();
-    assert_eq!(probes.len(), 2);
-    rig.handle(&probes[0].message);
-    assert!(rig.events.lock().unwrap().iter().any(|event| event.contains("Loop")));
-    let (_, next) = rig.forward(&query("example.org", rtype::A));
-    assert_eq!(next.upstream, probes[1].upstream);
-    rig.handle(&probes[1].message);
-    assert_eq!(rig.ask("example.net", rtype::A), ["SERVFAIL"]);
-}
-
-#[test]
 fn the_longest_zone_of_a_port_answers_and_other_names_are_refused() {
     let rig = Rig::new(
         "example.org {\n hosts /nowhere {\n 10.0.0.1 a.example.org\n }\n}\nb.example.org:5300 {\n whoami\n}\n",
@@ -256,7 +245,7 @@ fn what_happens_is_counted_under_the_names_that_dashboards_know() {
     let rig = rig();
     rig.ask("web.web.svc.cluster.local", rtype::A);
     rig.ask("none.web.svc.cluster.local", rtype::A);
-    let text = rig.server.metrics().render("dns://:53", &rig.server.gauges());
+    let text = rig.server.metrics().render(&rig.server.gauges());
     for line in [
         "coredns_dns_requests_total{server=\"dns://:53\",zone=\".\",view=\"\",proto=\"udp\",family=\"1\",type=\"A\"} 2",
         "coredns_dns_responses_total{server=\"dns://:53\",zone=\".\",view=\"\",rcode=\"NXDOMAIN\",plugin=\"kubernetes\"} 1",
@@ -278,7 +267,7 @@ fn the_cache_counts_what_it_is_asked_and_what_gives_way() {
         assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.7"]);
     }
     assert_eq!(rig.ask("two.example", rtype::A), ["NOERROR", "A 192.0.2.7"]);
-    let metrics = rig.server.metrics().render("dns://:53", &rig.server.gauges());
+    let metrics = rig.server.metrics().render(&rig.server.gauges());
     let labels = "server=\"dns://:53\",zones=\".\",view=\"\"";
     for line in [
         format!("coredns_cache_requests_total{{{labels}}} 3"),

@@ -1,7 +1,7 @@
 //! What is told of a question when it has its response: counters, and the lines of `log`.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     net::IpAddr,
     sync::Arc,
@@ -49,18 +49,26 @@ impl Server {
     /// Numbers that the metrics show beside the counters.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
-        let kept = self.blocks.iter().map(Block::kept);
-        let (cache_success, cache_denial) = kept.fold((0, 0), |sum, kept| (sum.0 + kept.0, sum.1 + kept.1));
+        let mut cache: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        let mut signatures: BTreeMap<String, usize> = BTreeMap::new();
+        for block in &self.blocks {
+            for (labels, (success, denial)) in block.kept() {
+                let sum = cache.entry(labels).or_default();
+                *sum = (sum.0 + success, sum.1 + denial);
+            }
+            for (labels, sets) in block.signatures() {
+                *signatures.entry(labels).or_default() += sets;
+            }
+        }
+        let looping = self.blocks.iter().flat_map(|block| &block.crews).map(|crew| crew.upstreams().looping()).sum();
         let flights = self.blocks.iter().flat_map(|block| &block.crews).map(Crew::asked).sum();
         let plugins = self.blocks.iter().flat_map(Block::enabled).collect();
-        let signatures = self.blocks.iter().filter_map(|block| block.online.as_ref()).map(|online| online.counts());
-        let signatures = signatures.fold((0, 0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2));
         let hosts = self.blocks.iter().filter_map(|block| block.hosts);
         let hosts = hosts.reduce(|one, other| (one.0 + other.0, one.1.max(other.1)));
         let member_bytes =
             self.blocks.iter().filter_map(|block| block.members.as_ref()).map(|members| members.bytes()).sum();
-        let synced = self.synced();
-        Gauges { hosts, signatures, cache_success, cache_denial, flights, member_bytes, synced, plugins }
+        let (synced, version) = (self.synced(), self.version.clone());
+        Gauges { cache, hosts, signatures, flights, looping, member_bytes, synced, plugins, version }
     }
 
     /// How long ago something was.

@@ -57,12 +57,13 @@ impl Server {
         let block = &self.blocks[index];
         let mut head = *head;
         let ended = block.guard.enter(&mut head, arrival, &*self.parts.outside).filter(|_| request.is_some());
-        if request.is_some() && block.guard.refuses(&name, &head, arrival, now, &self.parts.metrics) {
+        if request.is_some() && block.guard.refuses(&name, &head, arrival, now) {
             block.counts[key].asked(arrival, qtype, packet.len());
             return Some(Outcome::Drop);
         }
         let head = &head;
         let look = Look { head, ..look };
+        let mut giver = None;
         let answered = match (&notify, &request) {
             _ if let Some(rcode) = ended => Err(rcode),
             _ if let Some(refused) = self.forbidden(index, &look, question, out) => refused,
@@ -70,7 +71,7 @@ impl Server {
                 *out = transfer::notify_reply(notify);
                 Outcome::Answer
             }),
-            (None, Some(request)) => asked_for(block, &self.parts, request, &look, question, out),
+            (None, Some(request)) => asked_for(block, &self.parts, request, &look, question, out, &mut giver),
             (None, None) => return None,
         };
         let outcome = answered.unwrap_or_else(|rcode| {
@@ -78,7 +79,7 @@ impl Server {
             Outcome::Answer
         });
         let leaving = Leaving { head, question, name: &name, arrival, now };
-        let mut held_back = || request.is_some() && !block.guard.lets_out(&leaving, out, &self.parts.metrics);
+        let mut held_back = || request.is_some() && !block.guard.lets_out(&leaving, out);
         let outcome = if matches!(outcome, Outcome::Answer) && held_back() { Outcome::Drop } else { outcome };
         if matches!(outcome, Outcome::Drop) {
             block.counts[key].asked(arrival, qtype, packet.len());
@@ -89,6 +90,10 @@ impl Server {
             rejection(head, question, Rcode::NOERROR, out);
         }
         let (size, question, took) = (packet.len(), question.len(), self.since(now));
+        let link = giver.or_else(|| {
+            let zone = Name::from_query(&name);
+            block.links.iter().position(|link| link.transfers(&zone).is_some())
+        });
         let told = Told {
             name: &name,
             qtype,
@@ -99,7 +104,7 @@ impl Server {
             question,
             response: out,
             took,
-            link: block.links.iter().position(|link| link.transfers(&Name::from_query(&name)).is_some()),
+            link,
             upstream: None,
         };
         self.told(index, key, &told);
@@ -249,7 +254,7 @@ impl Block {
     }
 
     /// The `transfer` with the longest zone around a zone.
-    fn transfers_of(&self, zone: &Name) -> impl Iterator<Item = &TransferOptions> {
+    pub(super) fn transfers_of(&self, zone: &Name) -> impl Iterator<Item = &TransferOptions> {
         let around =
             |options: &TransferOptions| options.zones.iter().filter(|own| zone.within(own)).map(Name::labels).max();
         let longest = self.transfers.iter().filter_map(around).max();

@@ -40,8 +40,6 @@ pub(super) struct First {
     pub(super) is_spoofed: bool,
     /// The Service that was asked had nobody to answer here.
     pub(super) is_unserved: bool,
-    /// Who answers sees another source: there it may not be among what is counted.
-    pub(super) is_masked: bool,
 }
 
 #[derive(Debug)]
@@ -51,6 +49,8 @@ pub(super) struct Flow {
     destination: End,
     // Most flows have one of these: there are hundreds of thousands of them.
     asked: Option<Box<Asked>>,
+    /// The source that who answers sees, where that is another one: there it may not be among what is counted.
+    seen_as: Option<Box<SocketAddr>>,
     at_source: Option<Box<Counted>>,
     at_destination: Option<Box<Counted>>,
     /// The pods at these ends are this node's, so that there have to be entries of theirs.
@@ -71,7 +71,7 @@ impl Flow {
         node: &NodeName,
         key: Key,
         (source, destination): (End, End),
-        (asked, first): (Option<Asked>, First),
+        (asked, seen_as, first): (Option<Asked>, Option<SocketAddr>, First),
         (entry, side, began): (&Entry, Side, u64),
     ) -> Self {
         let expects = expects(&source, &destination, node);
@@ -80,6 +80,7 @@ impl Flow {
             source,
             destination,
             asked: asked.map(Box::new),
+            seen_as: seen_as.map(Box::new),
             at_source: None,
             at_destination: None,
             expects,
@@ -238,6 +239,8 @@ impl Flow {
             class: class(&self.source, &self.destination, self.asked.is_some()),
             source: self.source.clone(),
             destination: self.destination.clone(),
+            // Where both ends are this node's they are told as one already.
+            seen_as: self.seen_as.as_deref().copied().filter(|_| reporter == Reporter::Source),
             service: self.asked.as_deref().cloned(),
             verdict,
             cause,
@@ -295,7 +298,7 @@ impl Flow {
             has_backend: asked.is_some_and(|asked| asked != self.key.destination),
             was_unserved: self.first.is_unserved,
             is_unserved: asked.is_some_and(|asked| names.is_unserved(asked, self.key.transport)),
-            never_came: report == Report::End && self.expects[1] && destination.is_none() && !self.first.is_masked,
+            never_came: report == Report::End && self.expects[1] && destination.is_none() && self.seen_as.is_none(),
         }
     }
 }

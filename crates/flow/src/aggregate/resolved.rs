@@ -19,8 +19,8 @@ pub(super) struct Resolved {
     pub(super) elsewhere: Option<Key>,
     /// The Service that was asked.
     pub(super) asked: Option<Asked>,
-    /// Who answers sees another source.
-    pub(super) is_masked: bool,
+    /// The source that who answers sees, where that is another one.
+    pub(super) seen_as: Option<SocketAddr>,
 }
 
 impl Resolved {
@@ -36,7 +36,7 @@ impl Resolved {
         let service = |at| names.service(at, own.transport).cloned();
         if let Some(at) = entry.asked {
             // The socket chose: nothing is translated on the way.
-            return Self { key: own, elsewhere: None, asked: asked(service(at), at), is_masked: false };
+            return Self { key: own, elsewhere: None, asked: asked(service(at), at), seen_as: None };
         }
         let at = own.destination;
         let (known, node_port) = (service(at), names.node_port(at, own.transport));
@@ -51,7 +51,7 @@ impl Resolved {
             key,
             elsewhere: onward.filter(|onward| *onward != key),
             asked: asked(service, at),
-            is_masked: onward.is_some_and(|onward| onward.source != own.source),
+            seen_as: onward.map(|onward| onward.source).filter(|source| *source != own.source),
         }
     }
 
@@ -66,7 +66,7 @@ impl Resolved {
         };
         let origin = (is_asked && has_ports(own.transport)).then(|| scene.translations.origin(&own)).flatten();
         let Some(origin) = origin else {
-            return Self { key: own, elsewhere: None, asked: None, is_masked: false };
+            return Self { key: own, elsewhere: None, asked: None, seen_as: None };
         };
         let at = origin.destination;
         let at_node = names.node_port(at, own.transport).filter(|_| at != own.destination);
@@ -78,7 +78,7 @@ impl Resolved {
             key,
             elsewhere: Some(origin).filter(|origin| *origin != key),
             asked: asked(service, at),
-            is_masked: key.source != own.source,
+            seen_as: Some(own.source).filter(|source| *source != key.source),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Section numbers are those of the protocol's specification of 2008; confirms are RabbitMQ's extension (class 85).
 
 use super::json;
-use crate::{Item, Numbered};
+use crate::Numbered;
 
 /// What a connection begins with (section 4.2.2).
 pub const HEADER: &[u8] = b"AMQP\0\0\x09\x01";
@@ -138,10 +138,10 @@ pub fn select_confirms() -> Vec<u8> {
     frame(METHOD, CHANNEL, &called(85, 10, &[0]))
 }
 
-/// One item, for the queues that the exchange has for `flow` or `gap`.
+/// One item, for the queues that the exchange has for `flow`, `gap` or `drops`.
 #[must_use]
 pub fn publish(item: &Numbered, exchange: &str, largest: u32) -> Vec<u8> {
-    let kind = if matches!(item.item, Item::Flow(_)) { "flow" } else { "gap" };
+    let kind = item.item.kind();
     let mut arguments = vec![0, 0];
     short(&mut arguments, exchange);
     short(&mut arguments, kind);
@@ -187,7 +187,10 @@ fn short(bytes: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{flow, gap};
+    use crate::{
+        Item,
+        testing::{drops, flow, gap},
+    };
 
     /// Type, channel and payload of each frame.
     fn frames(mut bytes: &[u8]) -> Vec<(u8, u16, Vec<u8>)> {
@@ -217,6 +220,8 @@ mod tests {
         assert!(parts.len() > 4 && parts.iter().all(|(.., payload)| payload.len() + 8 <= 4096));
         let gap = publish(&gap(8), "", 4096);
         assert!(gap.windows(4).any(|part| part == b"\x03gap"));
+        let drops = publish(&drops(9), "", 4096);
+        assert!(drops.windows(6).any(|part| part == b"\x05drops"));
     }
 
     #[test]

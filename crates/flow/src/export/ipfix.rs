@@ -2,7 +2,8 @@
 //!
 //! What the registry has no element for is left out: labels, owners, the handshake. A pod's `namespace/name` is the virtualStationName of its
 //! direction, a Service's the applicationName, the node's name the observationDomainName. Counters are totals since the flow began, so that a record
-//! that comes again changes nothing for who keeps the last of each flowId. A gap is what RFC 7011 (section 4.3) has for records that were not sent.
+//! that comes again changes nothing for who keeps the last of each flowId. A gap is what RFC 7011 (section 4.3) has for records that were not sent. What
+//! was dropped at interfaces is left out.
 
 mod template;
 
@@ -25,11 +26,14 @@ const ENDED: u8 = 3;
 /// `forwardingStatus`es (RFC 7270, section 4.12): forwarded, and dropped, of which nothing more is known.
 const FORWARDED: u8 = 64;
 const DROPPED: u8 = 128;
-/// Dropped, with the reason: a rule said no, no route, a fragment would have been needed, time to live, the wrong way back to the source.
+/// Dropped, with the reason: a rule said no, or dropped it, no route, a fragment would have been needed, time to live, more than a limit lets through, the
+/// wrong way back to the source.
 const DENIED: u8 = 129;
+const ACL_DROP: u8 = 130;
 const UNROUTABLE: u8 = 131;
 const NOT_FRAGMENTED: u8 = 133;
 const BAD_TTL: u8 = 137;
+const POLICER: u8 = 138;
 const REVERSE_PATH: u8 = 140;
 /// The longest name that is sent; Kubernetes' have 253 characters.
 const LONGEST: usize = 1024;
@@ -68,8 +72,7 @@ impl Exporter {
     pub fn messages(&mut self, items: &[Numbered], now: Timestamp, most: usize) -> Vec<Vec<u8>> {
         let mut messages = Vec::new();
         let mut message = Message::new(self, now);
-        for item in items.iter().filter(|item| !is_part(item)) {
-            let (template, record) = record(item);
+        for (template, record) in items.iter().filter_map(record) {
             if !message.has_room(template, &record, most) {
                 messages.push(message.finish());
                 message = Message::new(self, now);
@@ -135,15 +138,13 @@ impl Message {
     }
 }
 
-fn is_part(item: &Numbered) -> bool {
-    matches!(&item.item, Item::Flow(record) if record.report == Report::Part)
-}
-
-/// A data record, in the order of its template's fields.
-fn record(item: &Numbered) -> (&'static Template, Vec<u8>) {
+/// A data record, in the order of its template's fields; none of what is left out.
+fn record(item: &Numbered) -> Option<(&'static Template, Vec<u8>)> {
     match &item.item {
-        Item::Flow(record) => flow(record),
-        Item::Gap(gap) => (&MISSING, missing(item, gap)),
+        Item::Flow(record) if record.report == Report::Part => None,
+        Item::Flow(record) => Some(flow(record)),
+        Item::Gap(gap) => Some((&MISSING, missing(item, gap))),
+        Item::Drops(_) => None,
     }
 }
 
@@ -208,6 +209,8 @@ const fn forwarding_status(record: &Record) -> u8 {
         (Verdict::Forwarded, _) | (_, Some(Cause::PortClosed)) => FORWARDED,
         (_, Some(Cause::NoBackend | Cause::NoRoute)) => UNROUTABLE,
         (_, Some(Cause::Prohibited)) => DENIED,
+        (_, Some(Cause::Policy)) => ACL_DROP,
+        (_, Some(Cause::Limit)) => POLICER,
         (_, Some(Cause::PacketTooBig)) => NOT_FRAGMENTED,
         (_, Some(Cause::HopLimit)) => BAD_TTL,
         (_, Some(Cause::SpoofGuard)) => REVERSE_PATH,

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::{Taken, micros, name, sentence};
-use crate::{Gap, Item, Numbered, Record, record::End};
+use crate::{Drops, Gap, Interface, Item, Numbered, PodIdentity, Record, record::End};
 
 /// Severities (data model of logs): INFO, WARN.
 const INFO: (u8, &str) = (9, "INFO");
@@ -26,6 +26,7 @@ fn record(item: &Numbered) -> Value {
     let ((number, severity), event, mut attributes) = match &item.item {
         Item::Flow(record) => (INFO, "podnet.flow", flow(record)),
         Item::Gap(missing) => (WARN, "podnet.gap", gap(missing)),
+        Item::Drops(dropped) => (INFO, "podnet.drops", drops(dropped)),
     };
     attributes.push(text("log.record.uid", &item.record.to_string()));
     let nanos = micros(item.item.at()).as_nanosecond().to_string();
@@ -92,14 +93,30 @@ fn gap(gap: &Gap) -> Vec<Value> {
         number("podnet.gap.bytes", gap.bytes),
         number("podnet.gap.flows", gap.flows),
     ];
-    if let Some(name) = gap.device.as_ref().and_then(|device| device.name.as_ref()) {
-        attributes.push(text("podnet.gap.interface", name.as_str()));
+    place(&mut attributes, "podnet.gap.interface", gap.device.as_ref(), gap.pod.as_deref());
+    attributes
+}
+
+fn drops(drops: &Drops) -> Vec<Value> {
+    let mut attributes = vec![
+        text("podnet.drops.cause", &drops.cause.to_string()),
+        text("podnet.drops.direction", &word(drops.direction)),
+        text("podnet.drops.start", &drops.start.to_string()),
+        number("podnet.drops.packets", drops.packets),
+    ];
+    place(&mut attributes, "podnet.drops.interface", drops.device.as_ref(), drops.pod.as_deref());
+    attributes
+}
+
+/// The interface, and the pod that it is of, where they are known.
+fn place(attributes: &mut Vec<Value>, key: &str, device: Option<&Interface>, pod: Option<&PodIdentity>) {
+    if let Some(name) = device.and_then(|device| device.name.as_ref()) {
+        attributes.push(text(key, name.as_str()));
     }
-    if let Some(pod) = &gap.pod {
+    if let Some(pod) = pod {
         attributes.push(text("k8s.namespace.name", &pod.namespace));
         attributes.push(text("k8s.pod.name", &pod.name));
     }
-    attributes
 }
 
 /// As serde calls it.
@@ -135,7 +152,7 @@ pub fn taken(answer: &[u8]) -> Result<Taken, serde_json::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{flow, flow_v6, gap};
+    use crate::testing::{drops, flow, flow_v6, gap};
 
     fn attribute<'a>(record: &'a Value, key: &str) -> &'a Value {
         let found = record["attributes"].as_array().unwrap().iter().find(|attribute| attribute["key"] == key);
@@ -144,7 +161,7 @@ mod tests {
 
     #[test]
     fn an_item_is_a_log_record_with_attributes() {
-        let request: Value = serde_json::from_slice(&request(&[flow(7), gap(8)], "1.2")).unwrap();
+        let request: Value = serde_json::from_slice(&request(&[flow(7), gap(8), drops(9)], "1.2")).unwrap();
         let logs = &request["resourceLogs"][0];
         assert_eq!(logs["resource"]["attributes"][1], text("k8s.node.name", "node1"));
         let records = &logs["scopeLogs"][0]["logRecords"];
@@ -162,6 +179,15 @@ mod tests {
         }
         assert_eq!(*attribute(&records[1], "podnet.gap.flows"), json!({"intValue": "3"}));
         assert_eq!(*attribute(&records[0], "podnet.flow.cause"), Value::Null, "nothing stopped it");
+        for (key, value) in [
+            ("podnet.drops.cause", json!({"stringValue": "limit"})),
+            ("podnet.drops.direction", json!({"stringValue": "egress"})),
+            ("podnet.drops.packets", json!({"intValue": "12"})),
+            ("podnet.drops.interface", json!({"stringValue": "pn00c0ffee"})),
+            ("k8s.pod.name", json!({"stringValue": "client"})),
+        ] {
+            assert_eq!(*attribute(&records[2], key), value, "{key}");
+        }
     }
 
     #[test]

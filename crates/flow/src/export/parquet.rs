@@ -1,7 +1,7 @@
 //! Parquet files (parquet.apache.org/docs/file-format): one row for each item, one column for each value that an item can have.
 //!
 //! A column is called as the value's way in the item's JSON, with underscores: `source_pod_service_account` is `source.pod.serviceAccount`. What only gaps
-//! have begins with `gap_`. Whatever an item does not have is null.
+//! have begins with `gap_`, what only drops at interfaces have with `drops_`. Whatever an item does not have is null.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use ::parquet::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{Item, Numbered};
+use crate::Numbered;
 
 /// Items could not be put into a file.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +61,8 @@ const POD: [Place; 8] = [
     ("pod.owner.name", Kind::Text),
     ("pod.serviceAccount", Kind::Text),
 ];
-const REST: [Place; 9] = [
+const REST: [Place; 10] = [
+    ("seenAs", Kind::Text),
     ("service.namespace", Kind::Text),
     ("service.name", Kind::Text),
     ("service.ip", Kind::Text),
@@ -89,19 +90,22 @@ const GAP: [Place; 6] = [
     ("flows", Kind::Number),
 ];
 
+const DROPS: [Place; 4] =
+    [("direction", Kind::Text), ("device", Kind::Number), ("interface", Kind::Text), ("packets", Kind::Number)];
+
 struct Column {
     name: String,
     /// The way to the value.
     path: String,
     kind: Kind,
-    /// Only gaps have it.
-    of_gaps: bool,
+    /// The one kind of items that has it, where there is such a one.
+    of: Option<&'static str>,
 }
 
 impl Column {
-    fn new(of_gaps: bool, before: &str, (path, kind): Place) -> Self {
+    fn new(of: Option<&'static str>, before: &str, (path, kind): Place) -> Self {
         let path = format!("{before}{path}");
-        let mut name = if of_gaps { "gap_".to_owned() } else { String::new() };
+        let mut name = of.map(|of| format!("{of}_")).unwrap_or_default();
         for letter in path.chars() {
             match letter {
                 '.' => name.push('_'),
@@ -109,7 +113,7 @@ impl Column {
                 letter => name.push(letter),
             }
         }
-        Self { name, path, kind, of_gaps }
+        Self { name, path, kind, of }
     }
 
     /// As the schema has it.
@@ -125,7 +129,7 @@ impl Column {
 
     /// Its value in a row.
     fn value<'a>(&self, row: &'a Row) -> Option<&'a Value> {
-        if self.of_gaps && !row.is_gap {
+        if self.of.is_some_and(|of| of != row.kind) {
             return None;
         }
         self.path.split('.').try_fold(&row.item, |value, name| value.get(name))
@@ -148,18 +152,19 @@ impl Column {
 
 /// All columns, in their order.
 fn columns() -> Vec<Column> {
-    let first = FIRST.into_iter().map(|place| Column::new(false, "", place));
+    let first = FIRST.into_iter().map(|place| Column::new(None, "", place));
     let ends =
-        ENDS.into_iter().flat_map(|end| END.into_iter().chain(POD).map(move |place| Column::new(false, end, place)));
-    let rest = REST.into_iter().map(|place| Column::new(false, "", place));
-    let ways = WAYS.into_iter().flat_map(|way| WAY.into_iter().map(move |place| Column::new(false, way, place)));
-    let gaps = GAP.into_iter().chain(POD).map(|place| Column::new(true, "", place));
-    first.chain(ends).chain(rest).chain(ways).chain(gaps).collect()
+        ENDS.into_iter().flat_map(|end| END.into_iter().chain(POD).map(move |place| Column::new(None, end, place)));
+    let rest = REST.into_iter().map(|place| Column::new(None, "", place));
+    let ways = WAYS.into_iter().flat_map(|way| WAY.into_iter().map(move |place| Column::new(None, way, place)));
+    let gaps = GAP.into_iter().chain(POD).map(|place| Column::new(Some("gap"), "", place));
+    let drops = DROPS.into_iter().chain(POD).map(|place| Column::new(Some("drops"), "", place));
+    first.chain(ends).chain(rest).chain(ways).chain(gaps).chain(drops).collect()
 }
 
 struct Row {
     item: Value,
-    is_gap: bool,
+    kind: &'static str,
 }
 
 /// A column's values, of its one kind, with levels that say in which rows there is one.
@@ -197,8 +202,7 @@ pub fn file(items: &[Numbered]) -> Result<Vec<u8>, NotWritten> {
     // One after the other: as JSON all of them would have some ten times as many bytes as their values.
     for item in items {
         // Nothing in it can fail to be JSON.
-        let row =
-            Row { item: serde_json::to_value(item).unwrap_or_default(), is_gap: matches!(item.item, Item::Gap(_)) };
+        let row = Row { item: serde_json::to_value(item).unwrap_or_default(), kind: item.item.kind() };
         for (column, cells) in columns.iter().zip(&mut cells) {
             cells.add(column, &row);
         }

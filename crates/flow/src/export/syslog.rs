@@ -14,10 +14,11 @@ const HIGHEST: u64 = 2_147_483_647;
 /// One message, without a frame.
 #[must_use]
 pub fn message(item: &Numbered) -> String {
-    let (severity, kind) = match item.item {
-        Item::Flow(_) => (INFORMATIONAL, "flow"),
-        Item::Gap(_) => (WARNING, "gap"),
+    let severity = match item.item {
+        Item::Flow(_) | Item::Drops(_) => INFORMATIONAL,
+        Item::Gap(_) => WARNING,
     };
+    let kind = item.item.kind();
     let (priority, at) = (FACILITY + severity, micros(item.item.at()));
     let (node, sequence) = (&item.record.node, item.record.sequence % HIGHEST + 1);
     format!("<{priority}>1 {at} {node} podnet - {kind} [meta sequenceId=\"{sequence}\"] {}", json(item))
@@ -32,7 +33,7 @@ pub fn counted(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{flow, gap};
+    use crate::testing::{drops, flow, gap};
 
     #[test]
     fn a_message_has_all_that_the_rfc_asks_for_and_the_item() {
@@ -43,6 +44,7 @@ mod tests {
             message(&gap(HIGHEST))
                 .starts_with("<132>1 2026-01-01T00:00:01Z node1 podnet - gap [meta sequenceId=\"1\"] {")
         );
+        assert!(message(&drops(7)).starts_with("<134>1 2026-01-01T00:00:10Z node1 podnet - drops [meta "));
         assert_eq!(counted("<1>1 ä"), "7 <1>1 ä", "bytes, and not characters");
     }
 

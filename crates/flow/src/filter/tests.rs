@@ -37,6 +37,7 @@ pub(crate) fn record(source: End, destination: End) -> Record {
         protocol: Transport::TCP,
         source,
         destination,
+        seen_as: None,
         service: None,
         class: Class::PodPodSameNode,
         verdict: Verdict::Forwarded,

@@ -73,3 +73,18 @@ fn each_form_says_what_dropped_or_refused_a_flow_and_nothing_where_nothing_did()
     assert_eq!(serde_json::from_str::<Item>(&json).unwrap(), item);
     assert!(line(Form::Csv, &item).ends_with(",77,no-route"));
 }
+
+#[test]
+fn what_limits_dropped_is_said_with_the_pod_and_the_way_it_went() {
+    let item = crate::testing::drops(1).item;
+    let said = "DROPS 2026-01-01T00:00:00Z to 2026-01-01T00:00:10Z at node1 of shop/client by interface pn00c0ffee: \
+                12 packets from the pod (limit), nobody knows of which flows";
+    assert_eq!([Form::Table, Form::Compact].map(|form| line(form, &item)), [said, said]);
+    assert_eq!(line(Form::Csv, &item), format!("# {said}"));
+    let json = line(Form::JsonLines, &item);
+    assert!(json.contains(r#""type":"drops""#) && json.contains(r#""cause":"limit","direction":"egress""#), "{json}");
+    assert_eq!(serde_json::from_str::<Item>(&json).unwrap(), item);
+    let Item::Drops(drops) = item else { panic!("no drops") };
+    let ingress = Drops { direction: Direction::Ingress, device: None, pod: None, ..drops };
+    assert!(line(Form::Table, &Item::Drops(ingress)).contains(" at node1: 12 packets to the pod (limit)"));
+}

@@ -28,7 +28,8 @@ impl Sum {
             Item::Flow(record) if record.report == Report::End => {
                 (record.sent.packets + record.received.packets, record.sent.bytes + record.received.bytes, 1)
             }
-            Item::Flow(_) => return,
+            // Of the latter the packets are in records as well.
+            Item::Flow(_) | Item::Drops(_) => return,
             Item::Gap(gap) => (gap.packets, gap.bytes, gap.flows),
         };
         self.packets += packets;
@@ -99,5 +100,6 @@ fn counted_at(item: &Item) -> Option<&Arc<PodIdentity>> {
         Item::Flow(record) if record.reporter == Reporter::Destination => record.destination.pod.as_ref(),
         Item::Flow(record) => record.source.pod.as_ref(),
         Item::Gap(gap) => gap.pod.as_ref(),
+        Item::Drops(drops) => drops.pod.as_ref(),
     }
 }

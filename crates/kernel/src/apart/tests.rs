@@ -4,7 +4,7 @@ use std::{
 };
 
 use podnet_model::Protocol;
-use podnet_planner::services::userspace::DEVICE_PREFIX;
+use podnet_planner::{ruleset::FrontendKey, services::userspace::DEVICE_PREFIX};
 
 use super::*;
 use crate::testing::TestNs;
@@ -91,6 +91,40 @@ fn addresses_and_ports_are_served_apart_and_nothing_stays() {
         assert_eq!(seen(&node).len(), 6, "{:?}", seen(&node));
         drop(apart);
         assert_eq!(seen(&node), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn what_leads_there_and_who_listens_is_seen_by_who_did_not_make_it() {
+    let node = node("apartseen");
+    for (family, service, shared, own) in
+        [(Family::V4, "10.96.0.1", "203.0.113.1", "192.0.2.1"), (Family::V6, "fd96::1", "2001:db8:1::1", "2001:db8::1")]
+    {
+        let [service, shared, own]: [IpAddr; 3] = [service, shared, own].map(|addr| addr.parse().unwrap());
+        let key = |addr, protocol, port| FrontendKey { addr, protocol, port };
+        assert_eq!(look(&node, family).unwrap(), Seen::default());
+        let mut apart = Apart::new(&node, family).unwrap();
+        let port = Led::Port { addr: shared, protocol: Protocol::Udp, port: 53 };
+        apart.lead(&[Led::Address(service), port]).unwrap();
+        let _streams = apart.netns().run(|| TcpListener::bind((service, 80))).unwrap().unwrap();
+        let datagrams = apart.netns().run(|| UdpSocket::bind((shared, 53))).unwrap().unwrap();
+        let _at_node = node.run(|| TcpListener::bind((own, 30080))).unwrap().unwrap();
+        let whole = Seen {
+            led: [Led::Address(service), port].into(),
+            at_node: [key(own, Protocol::Tcp, 30080)].into(),
+            inside: Some([key(service, Protocol::Tcp, 80), key(shared, Protocol::Udp, 53)].into()),
+        };
+        assert_eq!(look(&node, family).unwrap(), whole);
+        drop(datagrams);
+        apart.leave(&[port]).unwrap();
+        let less = Seen {
+            led: [Led::Address(service)].into(),
+            inside: Some([key(service, Protocol::Tcp, 80)].into()),
+            ..whole
+        };
+        assert_eq!(look(&node, family).unwrap(), less);
+        drop(apart);
+        assert_eq!(look(&node, family).unwrap(), Seen::default());
     }
 }
 

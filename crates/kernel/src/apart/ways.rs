@@ -133,6 +133,16 @@ impl There {
             && port(led).is_none_or(|port| self.ports.contains(&port))
     }
 
+    /// What is led to a device. What stands behind the ways is not looked at.
+    pub(super) fn led(&self, device: u32) -> BTreeSet<Led> {
+        let led = |found: &Found| match port_of(found.table) {
+            Some(port) if !self.ports.contains(&port) => None,
+            Some((protocol, port)) => Some(Led::Port { addr: found.addr, protocol, port }),
+            None => (found.table == MAIN).then_some(Led::Address(found.addr)),
+        };
+        self.routes.iter().filter(|found| found.device == Some(device)).filter_map(led).collect()
+    }
+
     /// What removes all but the ways of this.
     pub(super) fn removals(&self, but: &BTreeSet<Led>, family: Family) -> Vec<Request> {
         let ports: BTreeSet<Port> = but.iter().filter_map(port).collect();

@@ -1,6 +1,7 @@
 //! Against the real programs, in both variants and families, in namespaces.
 
 mod affinity;
+mod counted;
 
 use podnet_model::{Protocol, ServiceKey};
 use podnet_planner::{
@@ -77,6 +78,8 @@ fn rules(family: Family) -> Rules {
         Rule::new(Target::Accept).because("x y").when(Match::ConnectionKnown),
         Rule::new(Target::Accept).when(Match::Mark { bits: 0x4000, set: true }),
     ];
+    let marked = Rule::new(Target::GoOn).because("x y").when(Match::Mark { bits: 0x4000, set: true });
+    let counting = marked.when(Match::TranslatedFrom(range));
     let chain = |table, name: &ChainName, rules| (ChainKey::new(table, name.clone()), rules);
     Rules {
         chains: [
@@ -85,7 +88,7 @@ fn rules(family: Family) -> Rules {
             chain(Table::Nat, &"KUBE-PING".into(), Vec::new()),
             chain(Table::Nat, &svc(), service_rules),
             chain(Table::Nat, &sep, vec![endpoint]),
-            chain(Table::Nat, &"KUBE-POSTROUTING".into(), vec![Rule::new(Target::Masquerade)]),
+            chain(Table::Nat, &"KUBE-POSTROUTING".into(), vec![counting, Rule::new(Target::Masquerade)]),
             chain(Table::Filter, &services, filter),
         ]
         .into(),

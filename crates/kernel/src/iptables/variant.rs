@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use podnet_model::Family;
+use podnet_model::{Dual, Family};
 
 use super::{
     IptablesError,
     command::{Program, run},
 };
-use crate::{netns::NetNs, nft::NftSocket};
+use crate::{legacy::LegacyChains, netns::NetNs, nft::NftSocket};
 
 /// An implementation of iptables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +19,10 @@ pub enum Variant {
     Nft,
 }
 
-/// What a kubelet leaves in the table `mangle` of the variant that the host uses: the first for that very purpose (since Kubernetes 1.24).
-const HINTS: [&str; 2] = [":KUBE-IPTABLES-HINT ", ":KUBE-KUBELET-CANARY "];
+/// The chains that a kubelet leaves in the table `mangle` of the variant that the host uses: the first for that very purpose (since
+/// Kubernetes 1.24).
+const HINTS: [&str; 2] = ["KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"];
+const MANGLE: &str = "mangle";
 
 impl Variant {
     /// The one that the host uses: where a kubelet left its hint; where there are more rules; else that of nf_tables, where the kernel has
@@ -36,8 +38,31 @@ impl Variant {
             [] => Self::Nft.program(Family::V4, "restore").map(|_| Self::Nft),
             [only] => Ok(only),
             _ if !nft_is_there(netns)? => Ok(Self::Legacy),
-            _ => Ok(Self::judge(&Self::Nft.told(netns)?, &Self::Legacy.told(netns)?)),
+            _ => match Self::hinted(netns)? {
+                Some(hinted) => Ok(hinted),
+                None => Ok(Self::judge(&Self::Nft.told(netns)?, &Self::Legacy.told(netns)?)),
+            },
         }
+    }
+
+    /// By the kubelet's hint, which is asked for by its name: to read all rules takes seconds where there are thousands.
+    fn hinted(netns: &NetNs) -> Result<Option<Self>, IptablesError> {
+        let mut nft = NftSocket::open_in(netns)?;
+        let mut legacy = Dual::from_fn(|family| LegacyChains::of(family, MANGLE));
+        for family in Family::ALL {
+            netns.run(|| legacy[family].look())??;
+        }
+        for hint in HINTS {
+            for family in Family::ALL {
+                if nft.has_chain(family, MANGLE, hint)? {
+                    return Ok(Some(Self::Nft));
+                }
+            }
+            if Family::ALL.into_iter().any(|family| legacy[family].has(hint)) {
+                return Ok(Some(Self::Legacy));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether the kernel can have rules of it at all, as far as that is known without making any.
@@ -71,15 +96,8 @@ impl Variant {
         self.program(Family::V4, task).is_ok()
     }
 
-    /// By what the two tell of both families.
+    /// By what the two tell of both families: the one that has more rules.
     fn judge(nft: &str, legacy: &str) -> Self {
-        for hint in HINTS {
-            match (nft.contains(hint), legacy.contains(hint)) {
-                (true, _) => return Self::Nft,
-                (false, true) => return Self::Legacy,
-                _ => {}
-            }
-        }
         let rules = |told: &str| told.lines().filter(|line| line.starts_with("-A ")).count();
         if rules(legacy) > rules(nft) { Self::Legacy } else { Self::Nft }
     }
@@ -137,16 +155,28 @@ fn nft_is_there(netns: &NetNs) -> Result<bool, IptablesError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TestNs;
 
     #[test]
-    fn the_kubelets_hint_decides_before_the_number_of_rules() {
+    fn the_one_with_more_rules_is_the_hosts() {
         let many = "-A A -j B\n-A A -j C\n";
         assert_eq!(Variant::judge("", ""), Variant::Nft);
         assert_eq!(Variant::judge("", many), Variant::Legacy);
         assert_eq!(Variant::judge(many, many), Variant::Nft);
-        assert_eq!(Variant::judge(":KUBE-IPTABLES-HINT - [0:0]\n", many), Variant::Nft);
-        assert_eq!(Variant::judge(many, ":KUBE-KUBELET-CANARY - [0:0]\n"), Variant::Legacy);
-        let canary = ":KUBE-KUBELET-CANARY - [0:0]\n";
-        assert_eq!(Variant::judge(canary, &format!("{canary}:KUBE-IPTABLES-HINT - [0:0]\n")), Variant::Legacy);
+    }
+
+    #[test]
+    fn the_kubelets_hint_decides_before_the_number_of_rules_and_its_own_chain_before_its_canary() {
+        let ns = TestNs::new("ipt-hinted");
+        let hinted = || Variant::hinted(&ns).unwrap();
+        assert_eq!(hinted(), None);
+        ns.command("iptables-legacy -t mangle -N KUBE-KUBELET-CANARY");
+        assert_eq!(hinted(), Some(Variant::Legacy));
+        ns.command("iptables-nft -t mangle -A PREROUTING -j RETURN");
+        assert_eq!(Variant::of_host(&ns).unwrap(), Variant::Legacy);
+        ns.command("ip6tables-nft -t mangle -N KUBE-KUBELET-CANARY");
+        assert_eq!(hinted(), Some(Variant::Nft));
+        ns.command("ip6tables-legacy -t mangle -N KUBE-IPTABLES-HINT");
+        assert_eq!(hinted(), Some(Variant::Legacy));
     }
 }

@@ -1,6 +1,6 @@
 //! Which chains a table has beside the kernel's own.
 
-use std::{collections::BTreeSet, io};
+use std::{collections::BTreeSet, io, iter::successors};
 
 use podnet_model::Family;
 
@@ -8,6 +8,8 @@ use super::{TARGET, half, table::Table};
 
 /// `XT_FUNCTION_MAXNAMELEN`: a chain's name with its end.
 const LONGEST: usize = 30;
+/// The name of the error that is the last entry of a table.
+const END: &[u8] = b"ERROR";
 
 /// The chains of a table of `iptables-legacy`, as they were when it was looked at.
 #[derive(Debug)]
@@ -54,26 +56,31 @@ impl LegacyChains {
 
 /// The chains that begin somewhere in the table's bytes; what does not fit is none.
 fn names(family: Family, entries: &[u8]) -> BTreeSet<String> {
-    // `target_offset` and `next_offset` of `struct ipt_entry` and `struct ip6t_entry`.
-    let (target, next) = match family {
-        Family::V4 => (88, 90),
-        Family::V6 => (140, 142),
-    };
-    let mut names = BTreeSet::new();
-    let mut at = 0;
-    while let Some(length) = half(entries, at + next).filter(|length| *length > 0) {
-        let target = half(entries, at + target).map(|offset| at + usize::from(offset));
-        names.extend(target.and_then(|target| begun(entries, target)));
-        at += usize::from(length);
-    }
-    names
+    let begun = |at| error(family, entries, at).filter(|name| *name != END);
+    places(family, entries).filter_map(begun).map(|name| String::from_utf8_lossy(name).into_owned()).collect()
 }
 
-/// The chain that begins with the entry of this target, which is then an error by the chain's name. That of the table's end is `ERROR`.
-fn begun(entries: &[u8], target: usize) -> Option<String> {
+/// Where each entry begins in the table's bytes.
+pub(super) fn places(family: Family, entries: &[u8]) -> impl Iterator<Item = usize> {
+    let (_, next) = offsets(family);
+    let length = move |at: usize| half(entries, at + next).filter(|length| *length > 0).map(usize::from);
+    successors(Some(0), move |at| Some(at + length(*at)?)).take_while(move |at| length(*at).is_some())
+}
+
+/// By what the entry at that place is an error: the name of the chain that begins with it, or [`END`].
+pub(super) fn error(family: Family, entries: &[u8], at: usize) -> Option<&[u8]> {
+    let target = at + usize::from(half(entries, at + offsets(family).0)?);
     let kind = until_zero(entries.get(target + 2..target + TARGET - 1)?);
     let name = until_zero(entries.get(target + TARGET..target + TARGET + LONGEST)?);
-    (kind == b"ERROR" && name != b"ERROR").then(|| String::from_utf8_lossy(name).into_owned())
+    (kind == b"ERROR").then_some(name)
+}
+
+/// `target_offset` and `next_offset` of `struct ipt_entry` and `struct ip6t_entry`.
+const fn offsets(family: Family) -> (usize, usize) {
+    match family {
+        Family::V4 => (88, 90),
+        Family::V6 => (140, 142),
+    }
 }
 
 fn until_zero(bytes: &[u8]) -> &[u8] {

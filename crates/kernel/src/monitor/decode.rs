@@ -21,6 +21,8 @@ use crate::{
 
 /// So many elements of a transaction are told one by one.
 const MOST_TOUCHED: usize = 256;
+/// And so many chains.
+const MOST_CHAINS: usize = 256;
 /// `RTM_NEWNETCONF` and `RTM_DELNETCONF` (`linux/rtnetlink.h`).
 const SETTINGS: std::ops::RangeInclusive<u16> = 80..=81;
 
@@ -93,6 +95,25 @@ fn setting(payload: &[u8]) -> Option<Notice> {
     Some(Notice::Setting { device: u32::try_from(index).ok() })
 }
 
+/// The chain that a message of nf_tables is about; an empty name where a table goes, and none where it is about something else.
+fn chain(kind: u16, attributes: &[u8]) -> Option<String> {
+    // enum nf_tables_msg_types, nft_chain_attributes, nft_rule_attributes
+    const DEL_TABLE: u16 = 2;
+    const NEW_CHAIN: u16 = 3;
+    const DEL_CHAIN: u16 = 5;
+    const NEW_RULE: u16 = 6;
+    const DEL_RULE: u16 = 8;
+    const NAME: u16 = 3;
+    const CHAIN_OF_RULE: u16 = 2;
+    let name = match kind {
+        DEL_TABLE => return Some(String::new()),
+        NEW_CHAIN | DEL_CHAIN => NAME,
+        NEW_RULE | DEL_RULE => CHAIN_OF_RULE,
+        _ => return None,
+    };
+    attribute(attributes, name).map(text)
+}
+
 /// What a message of nf_tables tells. Those of a transaction come first and are gathered in `open`; the last one names its author.
 pub(super) fn nf_tables(frame: &Frame, open: &mut Transaction) -> Option<Notice> {
     // enum nf_tables_msg_types, nft_gen_attributes
@@ -107,7 +128,16 @@ pub(super) fn nf_tables(frame: &Frame, open: &mut Transaction) -> Option<Notice>
     const HEAD: usize = 4;
     let attributes = frame.payload.get(HEAD..)?;
     if frame.kind & 0xff != NEW_GENERATION {
-        open.tables.extend(attribute(attributes, TABLE).map(|name| (frame.payload[0], text(name))));
+        let table = attribute(attributes, TABLE).map(|name| (frame.payload[0], text(name)));
+        if let Some(((family, table), chain)) = table.clone().zip(chain(frame.kind & 0xff, attributes)) {
+            let key = (family, table, chain);
+            if open.chains.len() < MOST_CHAINS || open.chains.contains(&key) {
+                open.chains.insert(key);
+            } else {
+                open.has_more_chains = true;
+            }
+        }
+        open.tables.extend(table);
         let is_of_elements = [NEW_ELEMENTS, DEL_ELEMENTS].contains(&(frame.kind & 0xff));
         let touched = is_of_elements.then(|| Touched::told(frame.payload[0], attributes)).flatten();
         match touched.filter(|touched| open.touched.len() + touched.len() <= MOST_TOUCHED) {

@@ -91,6 +91,17 @@ fn ones_own_routes_and_neighbours_are_not_told() {
 }
 
 #[test]
+fn who_hears_of_rules_late_is_told_once_that_some_may_be_missed() {
+    let (namespace, _own, mut monitor) = listening("monitor-late");
+    // As of a kernel that got netfilter after it was opened.
+    monitor.nft = None;
+    assert_eq!(monitor.wait().unwrap(), [Notice::RulesLost]);
+    namespace.command("nft add table ip late");
+    let told = until(&mut monitor, |notice| matches!(notice, Notice::Rules(_) | Notice::RulesLost));
+    assert!(matches!(&told, Notice::Rules(rules) if rules.tables.contains(&(2, "late".to_owned()))), "{told:?}");
+}
+
+#[test]
 fn devices_neighbours_and_settings_are_told() {
     let (namespace, _own, mut monitor) = listening("monitor-links");
     namespace.command("ip link set eth0 mtu 1400");
@@ -164,6 +175,33 @@ fn a_transaction_of_others_is_told_with_its_author_and_ones_own_is_not() {
     // The first that is told is the deletion: the making was one's own.
     assert_eq!(transaction.tables, [(2, "mine".to_owned())].into());
     assert_eq!(transaction.author.unwrap().name, "nft");
+}
+
+#[test]
+fn chains_that_others_changed_are_told_by_name_and_so_is_a_table_that_goes() {
+    let (namespace, _own, mut monitor) = listening("monitor-chains");
+    let mut after = |line: &str| {
+        namespace.command(line);
+        let Notice::Rules(transaction) = until(&mut monitor, |notice| matches!(notice, Notice::Rules(_))) else {
+            unreachable!()
+        };
+        assert!(!transaction.has_more_chains);
+        transaction.chains
+    };
+    let chain = |name: &str| (2, "nat".to_owned(), name.to_owned());
+    after("nft add table ip nat");
+    assert_eq!(after("nft add chain ip nat SOME"), [chain("SOME")].into());
+    assert_eq!(after("nft add rule ip nat SOME counter"), [chain("SOME")].into());
+    assert_eq!(after("nft add set ip nat names { type ipv4_addr ; }"), BTreeSet::new());
+    assert_eq!(after("nft flush chain ip nat SOME"), [chain("SOME")].into());
+    assert_eq!(after("nft delete table ip nat"), [chain(""), chain("SOME")].into());
+}
+
+#[test]
+fn rules_have_room_to_be_told_however_many_are_written_at_once() {
+    let (_namespace, _own, monitor) = listening("monitor-room");
+    let nft = monitor.nft.as_ref().unwrap();
+    assert!(rustix::net::sockopt::socket_recv_buffer_size(nft.descriptor()).unwrap() >= OF_RULES);
 }
 
 #[test]

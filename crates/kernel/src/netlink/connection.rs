@@ -98,11 +98,17 @@ impl Connection {
         // Acknowledgements need not repeat the request, and shall say in words what was wrong.
         socket.set_cap_ack(true).map_err(failed("configure"))?;
         socket.set_ext_ack(true).map_err(failed("configure"))?;
-        if set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
+        let connection = Self { socket, sequence: 0, buffer: vec![0; DATAGRAM], send_buffer: 0 };
+        connection.make_room_to_hear(RECEIVE_BUFFER);
+        Ok(connection)
+    }
+
+    /// So many bytes may wait until they are read. They take room only while they do.
+    pub(crate) fn make_room_to_hear(&self, bytes: usize) {
+        if set_socket_recv_buffer_size_force(&self.socket, bytes).is_err() {
             // Without CAP_NET_ADMIN over the machine the kernel's own limit holds; batches are then small enough for it.
-            let _ = set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER);
+            let _ = set_socket_recv_buffer_size(&self.socket, bytes);
         }
-        Ok(Self { socket, sequence: 0, buffer: vec![0; DATAGRAM], send_buffer: 0 })
     }
 
     /// Makes dumps look at the filters in their requests (`NETLINK_GET_STRICT_CHK`, Linux 4.20); older kernels send everything, and

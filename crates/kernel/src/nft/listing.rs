@@ -10,7 +10,7 @@ use super::{
 };
 use crate::netlink::{
     Connection, NetlinkError, Operation,
-    attribute::{Writer, attribute, text},
+    attribute::{Writer, attribute, attributes, text},
 };
 
 /// Attribute 1 of every message of nf_tables names the table.
@@ -61,6 +61,37 @@ pub(super) fn element_count(
     gather(connection, family, Message::GetElements, &operation, body, |count, message| {
         *count += element::count(message);
     })
+}
+
+/// How many packets the counter of a chain's first rule has counted; none where there is no such rule, or none that counts.
+pub(super) fn packets(
+    connection: &mut Connection,
+    family: Family,
+    table: &str,
+    chain: &str,
+) -> Result<Option<u64>, NftError> {
+    /// `NFTA_RULE_CHAIN`.
+    const CHAIN: u16 = 2;
+    let operation = Operation::new("list the rules of", format_args!("chain {chain} in table {table}"));
+    let name = |writer: &mut Writer| {
+        writer.text(TABLE, table);
+        writer.text(CHAIN, chain);
+    };
+    let rules = dump(connection, protocol_family(family), Message::GetRule, &operation, name)?;
+    Ok(rules.first().and_then(|rule| counted(rule)))
+}
+
+/// What the counter among a rule's expressions has counted.
+fn counted(rule: &[u8]) -> Option<u64> {
+    // enum nft_rule_attributes, nft_expr_attributes, nft_counter_attributes
+    const EXPRESSIONS: u16 = 4;
+    const NAME: u16 = 1;
+    const DATA: u16 = 2;
+    const PACKETS: u16 = 2;
+    let mut expressions = attributes(attribute(rule, EXPRESSIONS)?).map(|(_, expression)| expression);
+    let is_counter = |expression: &&[u8]| attribute(expression, NAME).is_some_and(|name| text(name) == "counter");
+    let counter = expressions.find(is_counter)?;
+    attribute(attribute(counter, DATA)?, PACKETS)?.try_into().ok().map(u64::from_be_bytes)
 }
 
 /// The attributes of each message that answers the question.

@@ -71,6 +71,14 @@ pub fn attract_too(netns: &NetNs, family: Family, what: &Attraction) -> Result<u
     Ok(more.len())
 }
 
+/// The addresses that a table leads to a namespace itself, as [`attract`] made it do, or others did.
+///
+/// # Errors
+/// As [`attract`].
+pub fn attracted_by(netns: &NetNs, family: Family, table: u32) -> Result<BTreeSet<IpAddr>, NetlinkError> {
+    attracted(&mut RtSocket::open_in(netns)?, family, table)
+}
+
 /// What there has to be more and what fewer, in the order in which it is done.
 fn edits(
     socket: &mut RtSocket,

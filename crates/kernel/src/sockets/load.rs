@@ -63,7 +63,7 @@ pub(super) fn load(cgroup: BorrowedFd<'_>, sizes: Sizes) -> Result<(Vec<Program>
 }
 
 /// The maps of our programs that are at the cgroup.
-fn to_keep(cgroup: BorrowedFd<'_>, sizes: Sizes) -> Result<Vec<(MapInfo, OwnedFd)>, SocketsError> {
+pub(super) fn to_keep(cgroup: BorrowedFd<'_>, sizes: Sizes) -> Result<Vec<(MapInfo, OwnedFd)>, SocketsError> {
     let mut found: Vec<(MapInfo, OwnedFd)> = Vec::new();
     for program in PROGRAMS.iter().rev() {
         for attached in call::attached(cgroup, program.hook).map_err(SocketsError::Look)? {

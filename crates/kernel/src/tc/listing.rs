@@ -5,7 +5,7 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{
         TcAction, TcActionAttribute, TcActionMirrorOption, TcActionOption, TcAttribute, TcFilterU32Option, TcHandle,
-        TcMessage, TcOption,
+        TcMessage, TcOption, TcStats2,
     },
 };
 use podnet_model::LinkName;
@@ -26,8 +26,13 @@ impl Qdiscs {
     /// Our token bucket before what a device sends.
     pub(super) fn bucket(&self, index: u32) -> Option<Bucket> {
         let qdisc = self.at(index, TcHandle::ROOT)?;
-        let ours = qdisc.header.handle.major == HANDLE && kind(qdisc) == Some("tbf");
-        if ours { read_bucket(qdisc) } else { None }
+        if is_our_bucket(qdisc) { read_bucket(qdisc) } else { None }
+    }
+
+    /// What our token buckets have dropped since they were made, by the devices before which they are.
+    pub(super) fn dropped(&self) -> impl Iterator<Item = (u32, u64)> {
+        let ours = self.0.iter().filter(|qdisc| qdisc.header.parent == TcHandle::ROOT && is_our_bucket(qdisc));
+        ours.map(|qdisc| (qdisc.header.index.cast_unsigned(), dropped(qdisc)))
     }
 
     /// Whether filters see what the device receives.
@@ -78,6 +83,19 @@ pub(super) fn filter(message: &RouteNetlinkMessage) -> Option<&TcMessage> {
         RouteNetlinkMessage::NewTrafficFilter(message) => Some(message),
         _ => None,
     }
+}
+
+fn is_our_bucket(qdisc: &TcMessage) -> bool {
+    qdisc.header.handle.major == HANDLE && kind(qdisc) == Some("tbf")
+}
+
+/// By the statistics that the kernel sends along (`TCA_STATS2`, `struct gnet_stats_queue`).
+fn dropped(qdisc: &TcMessage) -> u64 {
+    let queue = qdisc.attributes.iter().find_map(|attribute| {
+        let TcAttribute::Stats2(all) = attribute else { return None };
+        all.iter().find_map(|one| if let TcStats2::Queue(queue) = one { Some(queue.drops) } else { None })
+    });
+    queue.map_or(0, u64::from)
 }
 
 fn kind(message: &TcMessage) -> Option<&str> {

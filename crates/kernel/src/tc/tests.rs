@@ -1,6 +1,6 @@
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -211,6 +211,42 @@ fn the_device_goes_with_the_pod_and_strays_are_found() {
     limited.shape(&both(10_000_000));
     pod_interface::remove(&mut limited.socket, &limited.host).unwrap();
     assert_eq!(limited.links(), "");
+}
+
+#[test]
+fn what_the_buckets_drop_is_counted_by_link_and_direction_as_the_kernel_shows_it() {
+    let mut limited = pod("tc-dropped");
+    assert_eq!(dropped(&mut limited.socket).unwrap(), [], "nothing is limited");
+    limited.shape(&both(1_000_000));
+    let index = link::index_of(&mut limited.socket, HOST).unwrap();
+    let counted = |limited: &mut Pod, wanted: Direction| {
+        let all = dropped(&mut limited.socket).unwrap();
+        assert!(all.len() == 2 && all.iter().all(|one| one.device == index), "{all:?}");
+        all.iter().find(|one| one.direction == wanted).unwrap().packets
+    };
+    assert_eq!([Direction::Ingress, Direction::Egress].map(|way| counted(&mut limited, way)), [0, 0]);
+    // Many times what may wait.
+    let burst = |from: &NetNs, to: Ipv4Addr| {
+        let socket = from.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+        for _ in 0..300 {
+            socket.send_to(&[7; 1400], (to, 9)).unwrap();
+        }
+    };
+    burst(&limited.node, POD);
+    let into = counted(&mut limited, Direction::Ingress);
+    assert!((1..300).contains(&into), "{into}");
+    burst(&limited.pod, NODE);
+    let out = counted(&mut limited, Direction::Egress);
+    assert!((1..300).contains(&out), "{out}");
+    for (device, direction) in [(HOST, Direction::Ingress), (EGRESS, Direction::Egress)] {
+        // Answers of the other side may be dropped meanwhile.
+        let before = counted(&mut limited, direction);
+        let shown = limited.node.command(&format!("tc -s qdisc show dev {device}"));
+        let mut between = before..=counted(&mut limited, direction);
+        assert!(between.any(|packets| shown.contains(&format!("(dropped {packets},"))), "{before}: {shown}");
+    }
+    limited.shape(&Shaping::default());
+    assert_eq!(dropped(&mut limited.socket).unwrap(), []);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use podnet_model::{PortName, Protocol, ServiceKey};
 use sha2::{Digest, Sha256};
 
-use super::ChainName;
+use super::{ChainName, saved::is_built_in};
 use crate::ruleset::BackendAddress;
 
 /// Chains with the name of what they are for.
@@ -84,6 +84,13 @@ pub fn is_ours(name: &str) -> bool {
     FIXED.contains(&name) || hashed().any(|rest| rest.len() == LETTERS && rest.bytes().all(|b| ALPHABET.contains(&b)))
 }
 
+/// Whether podnet's rules may be hurt by a change of a chain of this name: it is podnet's, or one of the kernel's own, which lead there.
+/// Other people's chains may lead to podnet's and are theirs all the same.
+#[must_use]
+pub fn concerns(name: &str) -> bool {
+    is_ours(name) || is_built_in(name)
+}
+
 const fn small(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
@@ -139,7 +146,8 @@ mod tests {
         for other in
             ["KUBE-FIREWALL", "KUBE-KUBELET-CANARY", "KUBE-IPTABLES-HINT", "KUBE-SVC-short", "DOCKER", "KUBE-SVC-"]
         {
-            assert!(!is_ours(other), "{other}");
+            assert!(!is_ours(other) && !concerns(other), "{other}");
         }
+        assert!(concerns("KUBE-SERVICES") && concerns("POSTROUTING") && concerns("FORWARD"));
     }
 }

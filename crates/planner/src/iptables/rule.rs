@@ -81,6 +81,8 @@ pub enum Match {
     Translated,
     /// It was not.
     Untranslated,
+    /// It was, and was an address of this range before.
+    TranslatedFrom(IpNet),
     /// Something of the packet is in this set of ipset, or where `within` is false it is not.
     InSet {
         /// The set.
@@ -108,6 +110,8 @@ pub enum Side {
 /// What is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
+    /// Nothing: the packet is counted, and the next rule is asked.
+    GoOn,
     /// Go on there and come back.
     Jump(ChainName),
     /// Go on there, and come back to where this chain was jumped to from.
@@ -230,18 +234,23 @@ impl Side {
 /// As `iptables-save` prints it, from behind the chain's name on.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut gap = "";
+        let mut tell = |part: fmt::Arguments<'_>| write!(f, "{}{part}", std::mem::replace(&mut gap, " "));
         // A range of everything is no condition, and is not printed.
         if let Some((within, source)) = self.source.filter(|(within, range)| !within || range.prefix_len() > 0) {
-            write!(f, "{}-s {source} ", if within { "" } else { "! " })?;
+            tell(format_args!("{}-s {source}", if within { "" } else { "! " }))?;
         }
         if let Some(destination) = self.destination.filter(|range| range.prefix_len() > 0) {
-            write!(f, "-d {destination} ")?;
+            tell(format_args!("-d {destination}"))?;
         }
         if let Some(transport) = self.transport {
-            write!(f, "-p {transport} ")?;
+            tell(format_args!("-p {transport}"))?;
         }
-        self.matches.iter().try_for_each(|condition| write!(f, "{condition} "))?;
-        write!(f, "{}", self.target)
+        self.matches.iter().try_for_each(|condition| tell(format_args!("{condition}")))?;
+        match &self.target {
+            Target::GoOn => Ok(()),
+            target => tell(format_args!("{target}")),
+        }
     }
 }
 
@@ -288,6 +297,7 @@ impl fmt::Display for Match {
             }
             Self::Translated => f.write_str("-m conntrack --ctstate DNAT"),
             Self::Untranslated => f.write_str("-m conntrack ! --ctstate DNAT"),
+            Self::TranslatedFrom(range) => write!(f, "-m conntrack --ctstate DNAT --ctorigdst {range}"),
         }
     }
 }
@@ -295,6 +305,7 @@ impl fmt::Display for Match {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::GoOn => Ok(()),
             Self::Jump(chain) => write!(f, "-j {chain}"),
             Self::Goto(chain) => write!(f, "-g {chain}"),
             Self::Return => f.write_str("-j RETURN"),

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::{self, Write as _},
     net::IpAddr,
 };
 
 use podnet_model::Protocol;
 
-use super::{ChainKey, Table, Transport};
+use super::{ChainKey, Table, Transport, is_ours};
 use crate::ruleset::FrontendKey;
 
 /// Chains that podnet always has in the mode `iptables`, and kube-proxy never, one in each table.
@@ -39,7 +40,8 @@ impl Saved {
                     }
                 }
                 Some(("-", _)) => {
-                    let rest = line.strip_prefix("-A ").and_then(|rest| rest.split_once(' '));
+                    // A rule for every packet that does nothing is its chain's name alone.
+                    let rest = line.strip_prefix("-A ").map(|rest| rest.split_once(' ').unwrap_or((rest, "")));
                     if let (Some(table), Some((name, rule))) = (table, rest) {
                         chains.entry(ChainKey::new(table, name)).or_default().push(rule.to_owned());
                     }
@@ -48,6 +50,36 @@ impl Saved {
             }
         }
         Self { chains }
+    }
+
+    /// What of it is podnet's, in the words of `iptables-save`: its chains, and what leads into them from the kernel's own.
+    #[must_use]
+    pub fn own(&self) -> String {
+        let mut text = String::new();
+        for table in Table::ALL {
+            // Writing into a String cannot fail.
+            let _ = self.own_of(table, &mut text);
+        }
+        text
+    }
+
+    fn own_of(&self, table: Table, text: &mut String) -> fmt::Result {
+        let is_told = |key: &ChainKey| key.table == table && (is_ours(&key.name) || is_built_in(&key.name));
+        let chains = || self.chains.iter().filter(|(key, _)| is_told(key));
+        if chains().next().is_none() {
+            return Ok(());
+        }
+        writeln!(text, "*{table}")?;
+        for (key, _) in chains() {
+            writeln!(text, ":{} - [0:0]", key.name)?;
+        }
+        for (key, rules) in chains() {
+            let is_own = |rule: &&String| is_ours(&key.name) || leads_to(rule).is_some_and(is_ours);
+            for rule in rules.iter().filter(is_own) {
+                writeln!(text, "-A {} {rule}", key.name)?;
+            }
+        }
+        writeln!(text, "COMMIT")
     }
 
     /// Whether podnet's chains are there, and not kube-proxy's, which have the same names but for some.

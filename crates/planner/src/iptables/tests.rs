@@ -56,6 +56,21 @@ COMMIT
 }
 
 #[test]
+fn what_is_told_of_it_is_podnets_alone_and_differs_in_what_the_whole_does() {
+    let whole =
+        Saved::parse(&format!("{SAVED}*filter\n:FORWARD DROP [0:0]\n-A FORWARD -s 192.0.2.1/32 -j DROP\nCOMMIT\n"));
+    let text = whole.own();
+    assert!(!text.contains("OTHERS") && !text.contains("192.0.2.1"), "{text}");
+    let own = Saved::parse(&text);
+    assert_eq!(own.own(), text);
+    let all = difference(&rules(), &whole, |_, _| false);
+    assert_eq!(difference(&rules(), &own, |_, _| false).hooks, all.hooks);
+    assert_eq!(difference(&rules(), &own, |_, _| false).unhooked, all.unhooked);
+    let damaged = Saved::parse(&text.replace("--dport 443", "--dport 444"));
+    assert_eq!(difference(&rules(), &damaged, |_, _| false).chains.len(), 1);
+}
+
+#[test]
 fn from_nothing_all_is_made() {
     let rewrite = difference(&rules(), &Saved::default(), |_, _| false);
     let expected = r#"*nat
@@ -92,6 +107,12 @@ fn what_leads_into_a_chain_under_another_condition_is_replaced_unless_it_is_know
     let text = difference(&rules(), &saved, |_, _| false).text();
     let place = |start: &str| text.find(start).unwrap();
     assert!(place("-D PREROUTING -s 192.0.2.1/32") < place("-I PREROUTING 1"), "{text}");
+}
+
+#[test]
+fn a_rule_without_condition_and_target_is_one() {
+    let saved = Saved::parse("*nat\n:KUBE-PING - [0:0]\n-A KUBE-PING\n-A KUBE-PING -j RETURN\nCOMMIT\n");
+    assert_eq!(saved.chains[&key(Table::Nat, "KUBE-PING")], ["", "-j RETURN"]);
 }
 
 #[test]
@@ -142,6 +163,26 @@ COMMIT
     assert_eq!(frontends(Protocol::Udp), udp.map(|(addr, port)| at(addr, Protocol::Udp, port)));
     assert_eq!(frontends(Protocol::Tcp), [at("10.96.0.10", Protocol::Tcp, 53)]);
     assert_eq!(frontends(Protocol::Sctp), [""; 0]);
+}
+
+#[test]
+fn a_rule_reads_as_it_is_saved_whatever_parts_it_has() {
+    let range: ipnet::IpNet = "127.0.0.0/8".parse().unwrap();
+    for (rule, text) in [
+        (Rule::new(Target::Return), "-j RETURN"),
+        (Rule::new(Target::GoOn), ""),
+        (
+            Rule::new(Target::GoOn).when(Match::TranslatedFrom(range)),
+            "-m conntrack --ctstate DNAT --ctorigdst 127.0.0.0/8",
+        ),
+        (Rule::new(Target::GoOn).not_from(range).to(range), "! -s 127.0.0.0/8 -d 127.0.0.0/8"),
+        (
+            Rule::new(Target::Drop).from(range).because("a b").when(Match::ConnectionNew),
+            r#"-s 127.0.0.0/8 -m comment --comment "a b" -m conntrack --ctstate NEW -j DROP"#,
+        ),
+    ] {
+        assert_eq!(rule.to_string(), text);
+    }
 }
 
 #[test]

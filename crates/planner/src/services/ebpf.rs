@@ -4,11 +4,15 @@
 //! counts them and emptied after it does not any more, so that whoever connects meanwhile finds the old backends or the new ones.
 //!
 //! The programs serve what is connected from inside: [`Serving::inside`]. What they cannot judge is left to the rules, to which every
-//! packet comes that they let through unchanged: who may come to a load balancer's address, SCTP, the ports that a ClusterIP has not.
+//! packet comes that they let through unchanged: who may come to a load balancer's address, SCTP, the ports that a ClusterIP has not, and
+//! for a while frontends of [backends](Remembered) to which connections of another mode are remembered.
 
 mod numbers;
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use podnet_model::Protocol;
 
@@ -121,14 +125,32 @@ fn lacking<'a, K: Copy + 'a, V: Copy + PartialEq + 'a>(
     wanted.filter(|(key, value)| there(key) != Some(value)).map(|(key, value)| (*key, *value)).collect()
 }
 
+/// Backends to which virtual servers remember connections (see [`remembered`](super::ipvs::remembered)): whoever comes there by itself from a
+/// port that one of these had hears from a stranger.
+pub type Remembered = BTreeSet<(Protocol, BackendAddress)>;
+
 /// Renders what is done for frontends, and remembers which list is whose. One value is for both families.
 #[derive(Debug, Default)]
 pub struct Ebpf {
     numbers: Numbers,
     backends: usize,
+    /// What leads to one of these is left to the rules.
+    remembered: Arc<Remembered>,
 }
 
 impl Ebpf {
+    /// From now on frontends that lead to one of these are left to the rules. Where they are others than before, everything is to be put
+    /// in force as a whole ([`Ebpf::desired`]) before edits are asked for.
+    pub fn leave_to_rules(&mut self, remembered: Arc<Remembered>) {
+        self.remembered = remembered;
+    }
+
+    /// The backends whose frontends are left to the rules.
+    #[must_use]
+    pub const fn left_to_rules(&self) -> &Arc<Remembered> {
+        &self.remembered
+    }
+
     /// How many frontends and backends there are by what was rendered so far.
     #[must_use]
     pub fn count(&self) -> (usize, usize) {
@@ -140,9 +162,7 @@ impl Ebpf {
         let mut edits = Edits::default();
         let mut over = Vec::new();
         for change in changes {
-            let of = |serving: &'a Option<std::sync::Arc<Serving>>| {
-                serving.as_deref().filter(|one| is_ours(&change.key, one))
-            };
+            let of = |serving: &'a Option<Arc<Serving>>| serving.as_deref().filter(|one| self.serves(&change.key, one));
             let (before, after) = (of(&change.before), of(&change.after));
             let former = before.map(|before| self.entry(&change.key, before));
             let (slots, next) = (slots(before), slots(after));
@@ -176,7 +196,7 @@ impl Ebpf {
         servings: impl IntoIterator<Item = (&'a FrontendKey, &'a Serving)>,
         there: &Tables,
     ) -> Tables {
-        let servings: Vec<_> = servings.into_iter().filter(|(key, serving)| is_ours(key, serving)).collect();
+        let servings: Vec<_> = servings.into_iter().filter(|(key, serving)| self.serves(key, serving)).collect();
         self.numbers = Numbers::from(there, &servings);
         let mut tables = Tables::default();
         for (key, serving) in servings {
@@ -190,6 +210,12 @@ impl Ebpf {
         self.numbers.close_gaps();
         self.backends = tables.backends.len();
         tables
+    }
+
+    /// Whether the programs have it, and not the rules alone.
+    fn serves(&self, key: &FrontendKey, serving: &Serving) -> bool {
+        let is_remembered = |backend: &super::Backend| self.remembered.contains(&(key.protocol, backend.at));
+        is_ours(key, serving) && (self.remembered.is_empty() || !slots(Some(serving)).iter().any(is_remembered))
     }
 
     fn entry(&mut self, key: &FrontendKey, serving: &Serving) -> Entry {

@@ -32,6 +32,7 @@ use crate::{
     ruleset::{FrontendKey, Set},
 };
 use port::Layout;
+pub use shared::{counts_from_loopback, counts_invalid};
 
 /// A Service's port: whose chains bear one name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,9 +100,16 @@ impl Iptables {
     /// All rules as they have to be.
     #[must_use]
     pub fn desired(&self, services: &Services) -> Rules {
+        self.desired_for(services, |_| true)
+    }
+
+    /// As [`Iptables::desired`], but of the chains that are a Service's own those of some Services alone.
+    #[must_use]
+    pub fn desired_for(&self, services: &Services, is_wanted: impl Fn(&ServiceKey) -> bool) -> Rules {
         let mut chains = self.shared(services, |_| true);
         let context = Context::of(services);
-        chains.extend(self.ports.iter().flat_map(|(port, frontends)| Layout::new(port, frontends).chains(context)));
+        let ports = self.ports.iter().filter(|(port, _)| is_wanted(&port.service));
+        chains.extend(ports.flat_map(|(port, frontends)| Layout::new(port, frontends).chains(context)));
         Rules { chains, hooks: shared::hooks() }
     }
 

@@ -28,10 +28,10 @@ use podnet_model::{Family, Protocol, ServiceKey};
 
 use super::{Plan, Services};
 use crate::{
-    ipvs::{Edit, Element, Scheduler, Scheduling, Server, ServerKey, SetName, State},
+    ipvs::{Edit, Element, Scheduler, Scheduling, Server, ServerKey, Set, SetName, State},
     ruleset::{self, BackendAddress, FrontendKey},
 };
-pub use leaving::{led_here, lingering, lingers_for, may_linger};
+pub use leaving::{led_here, lingering, lingers_for, may_linger, remembered};
 use marks::Marks;
 use notes::{Notes, note_element, note_set};
 use parts::Parts;
@@ -75,6 +75,33 @@ impl Ipvs {
     #[must_use]
     pub const fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Of all that there has to be, what these frontends need; sets that have no element of a frontend, or elements that may be of several, are
+    /// whole.
+    #[must_use]
+    pub fn state_of(&self, frontends: &BTreeSet<FrontendKey>) -> State {
+        let addrs: BTreeSet<IpAddr> = frontends.iter().map(|key| key.addr).collect();
+        let is_theirs = |element: &Element| match *element {
+            Element::Port(addr, protocol, port) | Element::PortFromRange(addr, protocol, port, _) => {
+                frontends.contains(&FrontendKey { addr, protocol, port })
+            }
+            Element::Address(addr) => addrs.contains(&addr),
+            Element::PortAlone(port) => frontends.iter().any(|key| key.port == port),
+            Element::PortFrom(..) | Element::Range(_) => true,
+        };
+        let others = self.sets.others();
+        let of_set = |(name, set): (&SetName, &Set)| {
+            let kept = set.elements.iter().filter(|(element, _)| others.contains(name) || is_theirs(element));
+            (name.clone(), Set { kind: set.kind, elements: kept.map(|(element, mark)| (*element, *mark)).collect() })
+        };
+        let is_server = |key: &ServerKey| self.frontend(key).is_some_and(|frontend| frontends.contains(frontend));
+        let servers = self.state.servers.iter().filter(|(key, _)| is_server(key));
+        State {
+            servers: servers.map(|(key, server)| (*key, server.clone())).collect(),
+            addrs: self.state.addrs.intersection(&addrs).copied().collect(),
+            sets: self.state.sets.iter().map(of_set).collect(),
+        }
     }
 
     /// The bits of a packet's mark that say that it is for a virtual server of this node though its address is none of the node's.

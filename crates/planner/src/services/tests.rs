@@ -1,5 +1,6 @@
 //! Services as the specification tells them; the sequences are in [`sequences`], the cost in [`cost`].
 
+mod clauses;
 mod cost;
 mod policies;
 mod sequences;

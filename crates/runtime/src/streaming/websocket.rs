@@ -10,8 +10,8 @@ use futures::{
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    sync::oneshot,
-    time::{MissedTickBehavior, interval, timeout},
+    sync::{Notify, oneshot},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -46,6 +46,11 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// How often an unsolicited pong goes out (RFC 6455, 5.5.3). A process that does not read its stdin stops us from reading, and so
 /// from answering the client's pings; kubectl gives a session without pongs up after a minute. It also notices clients that are gone.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// How long the first output waits at most for the answer to a ping, and how much longer after it. kubectl of before 1.34 begins to read before
+/// it has made its streams, and loses what comes until then (kubernetes/kubernetes#131189): a command that is over at once seems to fail.
+const AWAKE_WITHIN: Duration = Duration::from_millis(100);
+const STREAMS_WITHIN: Duration = Duration::from_millis(3);
 
 /// A version of the channel protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,11 +108,12 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         let _ = report.send(status);
     };
     let outputs = Outputs { stdout: query.stdout.then_some(stdout), stderr: query.stderr.then_some(stderr) };
+    let heard = Notify::new();
     {
-        let reading = read(&mut stream, version, stdin, resize);
+        let reading = read(&mut stream, version, (stdin, resize), &heard);
         tokio::pin!(reading);
         tokio::select! {
-            ((), told) = async { tokio::join!(running, write(&mut sink, outputs, reported)) } => match told {
+            ((), told) = async { tokio::join!(running, write(&mut sink, outputs, reported, &heard)) } => match told {
                 Ok(()) => { let _ = timeout(LINGER, reading).await; }
                 Err(error) => debug!(%error, "exec session over WebSocket broke"),
             },
@@ -120,15 +126,16 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Passes on what the client sends until it has nothing more to say.
+/// Passes on what the client sends until it has nothing more to say, and tells that it said anything.
 async fn read<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut SplitStream<WebSocketStream<S>>,
     version: Version,
-    stdin: tokio::sync::mpsc::Sender<Bytes>,
-    resize: tokio::sync::mpsc::Sender<(u16, u16)>,
+    (stdin, resize): (tokio::sync::mpsc::Sender<Bytes>, tokio::sync::mpsc::Sender<(u16, u16)>),
+    heard: &Notify,
 ) {
     let mut stdin = Some(stdin);
     while let Some(Ok(message)) = stream.next().await {
+        heard.notify_one();
         let mut payload = match message {
             Message::Binary(bytes) => bytes,
             Message::Text(text) => text.into(),
@@ -167,12 +174,16 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     sink: &mut SplitSink<WebSocketStream<S>, Message>,
     mut outputs: Outputs,
     mut status: oneshot::Receiver<Value>,
+    heard: &Notify,
 ) -> Result<(), Error> {
     // Clients of other languages wait for a first message to know that the session stands.
     if let Some(channel) = outputs.stdout.as_ref().map(|_| STDOUT).or(outputs.stderr.as_ref().map(|_| STDERR)) {
         send(sink, channel, &[]).await?;
     }
-    let mut heartbeat = interval(HEARTBEAT);
+    sink.send(Message::Ping(Bytes::new())).await?;
+    let _ = timeout(AWAKE_WITHIN, heard.notified()).await;
+    sleep(STREAMS_WITHIN).await;
+    let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let status = loop {
         tokio::select! {

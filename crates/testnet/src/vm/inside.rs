@@ -4,7 +4,6 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use super::{EXIT_CODE, INSIDE_VARIABLE, MEMORY_MB, PATIENCE, archive::Archive, modules};
@@ -94,14 +93,13 @@ pub(super) struct Inside<'a> {
     /// Of this machine, beside those that are always there.
     pub(super) programs: &'a [&'a str],
     pub(super) memory_mb: u32,
-    pub(super) patience: Duration,
     /// For a cluster inside.
     pub(super) podnet: Option<&'a Path>,
 }
 
 impl<'a> Inside<'a> {
     pub(super) fn new(modules: &'a [&'a str], programs: &'a [&'a str]) -> Self {
-        Self { modules, later: &[], programs, memory_mb: MEMORY_MB, patience: PATIENCE, podnet: None }
+        Self { modules, later: &[], programs, memory_mb: MEMORY_MB, podnet: None }
     }
 
     /// A `cpio` archive with everything that the machine has. What is made for it on the way is made in `scratch`.
@@ -145,7 +143,7 @@ impl<'a> Inside<'a> {
     /// What the first process does. When it ends the kernel panics, which is told to mean a restart, which is told to mean the machine's
     /// end: so it needs no program to switch off with.
     fn work(&self, insert: &str, command: &str) -> String {
-        let limit = self.patience.as_secs();
+        let limit = PATIENCE.as_secs();
         let groups = if self.podnet.is_some() { "mount -t cgroup2 cgroup /sys/fs/cgroup\n" } else { "" };
         format!(
             "#!/bin/sh\n\

@@ -7,7 +7,9 @@ mod namespace;
 mod wanted;
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, TcpListener},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -15,6 +17,7 @@ use podnet_kernel::{
     addr as addresses, capabilities,
     ipvs::{self, Ipvs, Settings},
     netlink::RtSocket,
+    snapshot::served::{Served, Servers},
     sysctl,
 };
 use podnet_model::{Family, Protocol, proxy::Mode};
@@ -133,6 +136,13 @@ fn machine_what_others_set_otherwise_is_set_right() {
     let mut ipvs = open(&place, Family::V4);
     let wanted = state(Family::V4);
     ipvs.apply(&difference(&wanted, &State::default())).unwrap();
+    let told = || {
+        let served = Served::take(&place.netns, Mode::Ipvs, Path::new(""));
+        let there = served.v4.servers.unwrap().unwrap();
+        there.differences(&Servers::of(&wanted, BTreeSet::new()), &BTreeSet::new())
+    };
+    // It is none of podnet's.
+    assert_eq!(told(), ["there is no set KUBE-MARKS"]);
     for line in [
         "ipvsadm -E -t 10.96.0.1:80 -s fo",
         "ipvsadm -E -u 10.96.0.20:53 -s rr -o",
@@ -147,6 +157,16 @@ fn machine_what_others_set_otherwise_is_set_right() {
         "ipset del KUBE-NODE-PORT-TCP 30000",
     ] {
         place.command(line);
+    }
+    let all = told();
+    for words in [
+        "virtual server 10.96.0.4:80/TCP has no real server 10.1.0.1:8080",
+        "virtual server 10.96.0.5:80/TCP has the real server 10.9.0.1:8080, which nobody asked for",
+        "the real server 10.1.0.1:8080 of virtual server 10.96.0.3:80/TCP has the weight 9 and not 1",
+        "kube-ipvs0 has no address 10.96.0.1, or not as podnet gives it",
+        "set KUBE-NODE-PORT-TCP lacks 30000",
+    ] {
+        assert!(all.iter().any(|told| told == words), "{words}: {all:?}");
     }
     let there = ipvs.read(&names(&wanted)).unwrap();
     let edits = difference(&wanted, &there);

@@ -26,8 +26,9 @@ const SILENT: Duration = Duration::from_secs(1);
 /// One connection to an upstream.
 #[derive(Debug)]
 pub(super) struct Line {
-    /// When it was opened for a message that had to have a new one; none: for another one.
-    fresh: Option<Instant>,
+    opened: Instant,
+    /// It was opened for a message that had to have a new one.
+    fresh: bool,
     queue: mpsc::Sender<Vec<u8>>,
     state: Mutex<State>,
     end: CancellationToken,
@@ -66,14 +67,14 @@ impl Line {
         let (queue, messages) = mpsc::channel(SHARED);
         let state =
             State { waiting: HashMap::new(), heard: Instant::now(), was_open: false, retired: false, ended: None };
-        let fresh = fresh.then(Instant::now);
-        let line = Arc::new(Self { fresh, queue, state: Mutex::new(state), end: CancellationToken::new() });
-        let opened = Arc::clone(&line);
+        let (state, end) = (Mutex::new(state), CancellationToken::new());
+        let line = Arc::new(Self { opened: Instant::now(), fresh, queue, state, end });
+        let own = Arc::clone(&line);
         tokio::spawn(async move {
-            let end = opened.end.clone();
-            let ended = end.run_until_cancelled(opened.run(place, messages, idle)).await;
+            let end = own.end.clone();
+            let ended = end.run_until_cancelled(own.run(place, messages, idle)).await;
             let reason = ended.unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into());
-            let mut state = lock(&opened.state);
+            let mut state = lock(&own.state);
             state.ended = Some((reason.kind(), reason.to_string()));
             // Those who wait learn it by their channels' end.
             state.waiting.clear();
@@ -93,7 +94,12 @@ impl Line {
 
     /// It was opened just now for a message that had to have a new one.
     pub(super) fn is_new(&self) -> bool {
-        self.fresh.is_some_and(|opened| opened.elapsed() < NEW)
+        self.fresh && self.opened.elapsed() < NEW
+    }
+
+    /// It was opened longer ago.
+    pub(super) fn is_older_than(&self, age: Option<Duration>) -> bool {
+        age.is_some_and(|age| self.opened.elapsed() > age)
     }
 
     /// How many questions are not answered yet.
@@ -106,6 +112,15 @@ impl Line {
         let state = lock(&self.state);
         let silent = !state.waiting.is_empty() && state.heard.elapsed() > SILENT;
         state.ended.is_none() && !state.retired && !silent
+    }
+
+    /// Closes it once nobody waits for an answer.
+    pub(super) fn retire(&self) {
+        let mut state = lock(&self.state);
+        state.retired = true;
+        if state.waiting.is_empty() {
+            self.end.cancel();
+        }
     }
 
     /// Closes it.
@@ -233,9 +248,13 @@ impl Line {
         let mut state = lock(&self.state);
         state.heard = Instant::now();
         let id = message.first_chunk().map(|id| u16::from_be_bytes(*id));
-        let Some(id) = id.filter(|id| state.waiting.get(id).is_some_and(|one| one.exchange.accepts(&message))) else {
+        // Nobody waits for it: it comes too late.
+        let Some((id, waiting)) = id.and_then(|id| Some((id, state.waiting.get(&id)?))) else { return };
+        let exchange = &waiting.exchange;
+        if !exchange.accepts(&message) {
+            exchange.debug.dump(|| format!("what {} sends is for another question", exchange.upstream), &message);
             return;
-        };
+        }
         if let Some(waiting) = state.waiting.remove(&id) {
             let _ = waiting.back.send(message);
         }
@@ -248,6 +267,9 @@ impl Drop for Seat<'_> {
         let given_up = state.waiting.remove(&self.id).is_some();
         if given_up && state.heard <= self.since && self.since.elapsed() > SILENT {
             state.retired = true;
+        }
+        if state.retired && state.waiting.is_empty() {
+            self.line.end.cancel();
         }
     }
 }

@@ -19,7 +19,7 @@ use hyper::{
     client::conn::http2::{SendRequest, handshake},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use podnet_dns::{Carrier, Destination, Exchange};
+use podnet_dns::{Carrier, Destination, Exchange, metrics::Metrics};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
@@ -52,21 +52,46 @@ struct Pool {
 struct Open {
     sender: SendRequest<Full<Bytes>>,
     activity: Arc<Activity>,
-    /// When it was opened for a message that had to have a new one; none: for another one.
-    fresh: Option<Instant>,
+    opened: Instant,
+    /// It was opened for a message that had to have a new one.
+    fresh: bool,
+}
+
+/// A connection of gRPC, counted for as long as it is open.
+struct Pooled(Arc<Metrics>, Destination);
+
+impl Pooled {
+    fn new(metrics: &Arc<Metrics>, exchange: &Exchange) -> Option<Self> {
+        (exchange.carrier == Carrier::Grpc).then(|| {
+            metrics.upstreams.pooled(&exchange.upstream, true);
+            Self(Arc::clone(metrics), exchange.upstream.clone())
+        })
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        self.0.upstreams.pooled(&self.1, false);
+    }
 }
 
 impl Open {
     fn serves(&self, exchange: &Exchange) -> bool {
-        let is_new = || self.fresh.is_some_and(|opened| opened.elapsed() < NEW);
-        !self.sender.is_closed() && (!exchange.fresh || is_new())
+        let age = self.opened.elapsed();
+        let is_old = exchange.keep.age.is_some_and(|most| age > most);
+        !self.sender.is_closed() && !is_old && (!exchange.fresh || (self.fresh && age < NEW))
     }
 }
 
 impl Requests {
-    /// Asks in a request, over a connection that is there or a new one. The second word tells whether it was there.
-    pub(super) async fn exchange(&self, exchange: &Exchange, told: impl FnOnce(bool)) -> io::Result<Vec<u8>> {
-        let (mut sender, busy) = self.connection(exchange, told).await?;
+    /// Asks in a request, over a connection that is there or a new one, which is counted under `proto`.
+    pub(super) async fn exchange(
+        &self,
+        exchange: &Exchange,
+        proto: &'static str,
+        metrics: &Arc<Metrics>,
+    ) -> io::Result<Vec<u8>> {
+        let (mut sender, busy) = self.connection(exchange, proto, metrics).await?;
         let request = request(exchange)?;
         let response = sender.send_request(request).await.map_err(io::Error::other)?;
         let mut message = match exchange.carrier {
@@ -84,7 +109,8 @@ impl Requests {
     async fn connection(
         &self,
         exchange: &Exchange,
-        told: impl FnOnce(bool),
+        proto: &'static str,
+        metrics: &Arc<Metrics>,
     ) -> io::Result<(SendRequest<Full<Bytes>>, Busy)> {
         let size = if exchange.carrier == Carrier::Grpc { exchange.keep.most.unwrap_or(1).max(1) } else { 1 };
         let pool = {
@@ -95,10 +121,10 @@ impl Requests {
         let seat = &pool.seats[pool.turn.fetch_add(1, Ordering::Relaxed) % pool.seats.len()];
         let mut seat = seat.lock().await;
         let kept = seat.as_ref().filter(|open| open.serves(exchange)).cloned();
-        told(kept.is_some());
+        metrics.upstreams.connection(&exchange.upstream, proto, kept.is_some());
         let open = match kept {
             Some(open) => open,
-            None => Open { fresh: exchange.fresh.then(Instant::now), ..open(exchange).await? },
+            None => Open { fresh: exchange.fresh, ..open(exchange, metrics).await? },
         };
         *seat = Some(open.clone());
         let busy = open.activity.begin();
@@ -106,35 +132,44 @@ impl Requests {
     }
 }
 
-async fn open(exchange: &Exchange) -> io::Result<Open> {
+async fn open(exchange: &Exchange, metrics: &Arc<Metrics>) -> io::Result<Open> {
     match &exchange.upstream {
         Destination::Internet(addr) => {
             let stream = TcpStream::connect(addr).await?;
             let _ = stream.set_nodelay(true);
-            begin(stream, exchange).await
+            begin(stream, exchange, metrics).await
         }
-        Destination::Unix(path) => begin(UnixStream::connect(&**path).await?, exchange).await,
+        Destination::Unix(path) => begin(UnixStream::connect(&**path).await?, exchange, metrics).await,
     }
 }
 
-async fn begin(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, exchange: &Exchange) -> io::Result<Open> {
+async fn begin(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    exchange: &Exchange,
+    metrics: &Arc<Metrics>,
+) -> io::Result<Open> {
     match &exchange.secure {
-        None => speak(stream, exchange.keep.idle).await,
+        None => speak(stream, exchange, metrics).await,
         Some(secure) => {
             let stream = tls::connect(stream, &exchange.upstream, secure, &["h2"]).await;
             let stream = stream.inspect_err(|error| {
                 tracing::warn!(upstream = %exchange.upstream, %error, "an upstream cannot be asked over TLS");
             })?;
-            speak(stream, exchange.keep.idle).await
+            speak(stream, exchange, metrics).await
         }
     }
 }
 
-async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, idle: Duration) -> io::Result<Open> {
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    exchange: &Exchange,
+    metrics: &Arc<Metrics>,
+) -> io::Result<Open> {
     let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let activity = Arc::new(Activity::default());
-    let seen = Arc::clone(&activity);
+    let (seen, idle, pooled) = (Arc::clone(&activity), exchange.keep.idle, Pooled::new(metrics, exchange));
     tokio::spawn(async move {
+        let _pooled = pooled;
         let mut connection = pin!(connection);
         while seen.idle() < idle {
             tokio::select! {
@@ -143,7 +178,7 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, idl
             }
         }
     });
-    Ok(Open { sender, activity, fresh: None })
+    Ok(Open { sender, activity, opened: Instant::now(), fresh: false })
 }
 
 /// The request for a message, whose id is left out: so equal questions are equal requests (RFC 8484 §4.1).

@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use podnet_dns::{Carrier, Exchange, Keep, Secure, Transport, chain::TlsFiles, metrics::Metrics, name::Name};
+use podnet_dns::{
+    Carrier, Exchange, Keep, Secure, Transport, chain::TlsFiles, metrics::Metrics, name::Name, server::Debugger,
+};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -80,7 +82,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, kind: Kind) -> O
 fn exchange(upstream: SocketAddr, id: u16, letter: u8) -> Exchange {
     let mut message = id.to_be_bytes().to_vec();
     message.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, letter, 0, 0, 1, 0, 1]);
-    let keep = Keep { idle: TIMEOUT, most: None };
+    let keep = Keep { idle: TIMEOUT, age: None, most: None };
     Exchange {
         upstream: upstream.into(),
         transport: Transport::Tcp,
@@ -90,6 +92,7 @@ fn exchange(upstream: SocketAddr, id: u16, letter: u8) -> Exchange {
         fresh: false,
         message,
         timeout: TIMEOUT,
+        debug: Debugger::default(),
     }
 }
 
@@ -115,7 +118,7 @@ async fn a_connection_is_used_again_and_counted() {
     assert_eq!(seen.load(Ordering::SeqCst), 1);
     ask(&connections, &Exchange { fresh: true, ..exchange(address, 1, b'a') }).await;
     assert_eq!(seen.load(Ordering::SeqCst), 2);
-    let text = metrics.render("dns://:53", &podnet_dns::metrics::Gauges::default());
+    let text = metrics.render(&podnet_dns::metrics::Gauges::default());
     for (name, count) in [("hits", 9), ("misses", 2)] {
         let line = format!("conn_cache_{name}_total{{proxy_name=\"forward\",to=\"{address}\",proto=\"tcp\"}} {count}");
         assert!(text.contains(&line), "{line}\nin\n{text}");
@@ -148,14 +151,14 @@ async fn a_connection_that_the_other_side_closed_costs_no_question() {
 async fn idle_connections_end_after_their_time_and_beyond_their_number() {
     let (address, seen) = upstream(Kind::Patient, None).await;
     let (connections, _) = connections();
-    let short = Keep { idle: Duration::from_millis(10), most: None };
+    let short = Keep { idle: Duration::from_millis(10), age: None, most: None };
     ask(&connections, &Exchange { keep: short, ..exchange(address, 1, b'a') }).await;
     let lines = super::lock(&connections.open).values().next().unwrap().clone();
     while !lines[0].closed() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // Longer than a test may take: it is the number that ends them.
-    let one = Keep { idle: TIMEOUT * 100, most: Some(1) };
+    let one = Keep { idle: TIMEOUT * 100, age: None, most: Some(1) };
     let question = Exchange { keep: one, ..exchange(address, 2, b'a') };
     for _ in 0..3 {
         connections.line(&question, |_| false).unwrap().0.ask(&question).await.unwrap();
@@ -166,6 +169,35 @@ async fn idle_connections_end_after_their_time_and_beyond_their_number() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(seen.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn connections_that_are_too_old_are_used_no_more_and_end_with_their_last_answer() {
+    let (address, _) = upstream(Kind::Backwards, None).await;
+    let (connections, _) = connections();
+    let aged = |age| Keep { idle: TIMEOUT * 100, age: Some(age), most: None };
+    let young = |id| Exchange { keep: aged(TIMEOUT * 100), ..exchange(address, id, b'a') };
+    let (first, second, old) = (young(1), young(2), Exchange { keep: aged(Duration::ZERO), ..young(3) });
+    let (line, kept) = connections.line(&first, |_| true).unwrap();
+    assert!(!kept && connections.line(&second, |_| true).unwrap().1, "it is young");
+    // One waits on it: what comes now has another one, and the first gets its answer.
+    let waiting = async { tokio::join!(line.ask(&first), later(&connections, &line, &old)) };
+    let (answer, ()) = tokio::time::timeout(TIMEOUT, waiting).await.unwrap();
+    assert_eq!(answer.unwrap()[..2], first.message[..2]);
+    while !line.closed() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Has a question look for another line where one waits on this one, and answers that one by asking here once more.
+async fn later(connections: &Connections, line: &super::Line, question: &Exchange) {
+    while line.load() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let (other, kept) = connections.line(question, |_| true).unwrap();
+    assert!(!kept && !std::ptr::eq(&*other, line));
+    assert!(!line.takes_more() && !line.closed(), "it is not used, and not closed either");
+    line.ask(question).await.unwrap();
 }
 
 #[tokio::test]

@@ -24,8 +24,6 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The places of one port.
 #[derive(Debug)]
 pub(in crate::dns) struct Places {
-    most: usize,
-    of_one: usize,
     held: Mutex<Held>,
     freed: Notify,
     start: Instant,
@@ -33,6 +31,8 @@ pub(in crate::dns) struct Places {
 
 #[derive(Debug, Default)]
 struct Held {
+    most: usize,
+    of_one: usize,
     /// Nobody comes any more, and everybody leaves once there is nothing to do.
     closed: bool,
     next: u64,
@@ -87,12 +87,22 @@ impl Rest {
 impl Places {
     /// So many places, of which nobody gets more than a share.
     pub(in crate::dns) fn new(most: usize, of_one: usize) -> Arc<Self> {
-        Arc::new(Self { most, of_one, held: Mutex::default(), freed: Notify::new(), start: Instant::now() })
+        let held = Mutex::new(Held { most, of_one, ..Held::default() });
+        Arc::new(Self { held, freed: Notify::new(), start: Instant::now() })
     }
 
-    /// How many places are free.
-    pub(super) fn free(&self) -> usize {
-        self.most.saturating_sub(self.held().connections.len())
+    /// From now on there are so many places, of which nobody gets more than a share. Who is there stays.
+    pub(super) fn resize(&self, most: usize, of_one: usize) {
+        let mut held = self.held();
+        (held.most, held.of_one) = (most, of_one);
+        drop(held);
+        self.freed.notify_waiters();
+    }
+
+    /// Whether less than a quarter of the places is free.
+    pub(super) fn are_scarce(&self) -> bool {
+        let held = self.held();
+        held.most.saturating_sub(held.connections.len()) < held.most / 4
     }
 
     /// A place for one more connection of a client: of one who has more connections than it, and nothing to do on one of them, where
@@ -113,10 +123,10 @@ impl Places {
 
     fn now(self: &Arc<Self>, client: IpAddr) -> Result<Place, Refusal> {
         let mut held = self.held();
-        if held.clients.get(&client).is_some_and(|count| *count >= self.of_one) {
+        if held.clients.get(&client).is_some_and(|count| *count >= held.of_one) {
             return Err(Refusal::Share);
         }
-        if held.connections.len() >= self.most {
+        if held.connections.len() >= held.most {
             return Err(Refusal::Full);
         }
         let rest = Arc::new(Rest::new(self.start));
@@ -217,6 +227,23 @@ mod tests {
         let fifth = places.take(client(5)).await.expect("who rests has more");
         assert!(other.is_finished());
         drop((busy, third, fourth, fifth));
-        assert_eq!(places.free(), 4);
+        let held = places.held();
+        assert!(held.connections.is_empty() && held.clients.is_empty());
+    }
+
+    #[tokio::test]
+    async fn there_can_be_more_places_or_fewer_from_now_on() {
+        let places = Places::new(1, 1);
+        let first = places.take(client(1)).await.unwrap();
+        assert!(places.take(client(1)).await.is_none(), "it has its share");
+        places.resize(8, 2);
+        assert!(!places.are_scarce());
+        let second = places.take(client(1)).await.unwrap();
+        assert!(places.take(client(1)).await.is_none(), "it has its share again");
+        places.resize(2, 2);
+        assert_eq!(places.now(client(2)).unwrap_err(), Refusal::Full);
+        drop(first);
+        assert!(places.take(client(2)).await.is_some());
+        drop(second);
     }
 }

@@ -1,5 +1,7 @@
 mod own;
 
+use podnet_planner::resolver::PORT;
+
 use super::*;
 use crate::dns::outside::Network;
 
@@ -80,7 +82,8 @@ async fn it_begins_with_many_endpoints_and_follows_them_when_all_are_replaced() 
     let follows = {
         let (options, shared, network, seat) =
             (options.clone(), Arc::clone(&shared), Arc::clone(&network), seat.clone());
-        tokio::spawn(async move { follow(&options, &shared, &network, &seat, hears, asked, read).await })
+        let answers = AtomicBool::new(true);
+        tokio::spawn(async move { follow(&options, &shared, &network, &seat, hears, (asked, read), &answers).await })
     };
     seat.told.send_replace(told(1, 16));
     let replaced = async {
@@ -103,7 +106,8 @@ async fn questions_are_led_on_while_it_cannot_follow() {
     let hears = seat.told.subscribe();
     let follows = {
         let (shared, seat) = (Arc::clone(&shared), seat.clone());
-        tokio::spawn(async move { follow(&bad, &shared, &network, &seat, hears, asked, None).await })
+        let answers = AtomicBool::new(true);
+        tokio::spawn(async move { follow(&bad, &shared, &network, &seat, hears, (asked, None), &answers).await })
     };
     let mut yields = seat.gives_way.subscribe();
     seat.told.send_replace(told(1, 2));

@@ -17,7 +17,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::dns::{Shared, door::Places, keeper::observer, outside::Network, unread::Unread, web};
+use crate::dns::{
+    Shared,
+    door::{CONNECTIONS, Places, STREAMS},
+    keeper::observer,
+    outside::Network,
+    unread::Unread,
+    web,
+};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// The bounds in these tests, in bytes. `big` has an answer of 32 KB.
@@ -41,7 +48,9 @@ fn door(scheme: Scheme, write: Duration) -> Arc<Door> {
     let server = Server::new(config, &Cluster::default(), 1, Arc::default(), network, observer());
     server.set_synced();
     let patience = Duration::from_secs(30);
-    let manners = Manners { read: patience, write, idle: patience, max_queries: None, identity: None };
+    let (connections, streams) = (CONNECTIONS, STREAMS);
+    let (max_queries, identity) = (None, None);
+    let manners = Manners { read: patience, write, idle: patience, max_queries, connections, streams, identity };
     let mut door = Door::new(Arc::new(Shared::new(Arc::new(server))), port(scheme), manners);
     Arc::get_mut(&mut door).unwrap().unread = Arc::new(Unread::bounded(OF_ONE, OF_ALL));
     door

@@ -78,3 +78,25 @@ async fn a_file_that_is_wrong_leaves_what_was_read_before_until_it_is_right() {
     dig_until(port, "ns.d.test A +short", "192.0.2.3\n").await;
     process.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_files_that_are_looked_at_together_those_that_are_right_are_taken_over_beside_one_that_is_wrong() {
+    let (directory, port) = (Directory::new("files-many"), free_port().await);
+    let zone = |addr: &str| format!("@ 300 IN SOA ns admin 1 3600 600 86400 60\n@ 300 NS ns\nns 300 A {addr}\n");
+    let names = ["a", "b", "c", "d", "e"];
+    let block = |name: &str| {
+        let db = directory.write(name, &zone("192.0.2.1"));
+        format!("{name}.test:{port} {{\n file {} {{\n  reload 1s\n }}\n}}\n", db.display())
+    };
+    let text: String = names.iter().map(|name| block(name)).collect();
+    let process = Process::start(&directory.write("Corefile", &text), None);
+    dig_until(port, "ns.a.test A +short", "192.0.2.1\n").await;
+    for name in names {
+        directory.write(name, &if name == "c" { "no zone".to_owned() } else { zone("192.0.2.2") });
+    }
+    for name in names.into_iter().filter(|name| *name != "c") {
+        dig_until(port, &format!("ns.{name}.test A +short"), "192.0.2.2\n").await;
+    }
+    assert_eq!(dig(port, "ns.c.test A +short").await, "192.0.2.1\n");
+    process.stop().await;
+}

@@ -233,6 +233,7 @@ async fn upstreams_are_asked_over_https_and_by_grpc() {
     let directory = Directory::new("carriers");
     certificate(&directory, "own");
     let (https, grpc, secured) = (free_port().await, free_port().await, free_port().await);
+    let metrics = free_port().await;
     let served =
         [("https", https, "tls own.pem own.key"), ("grpc", grpc, ""), ("grpc", secured, "tls own.pem own.key")];
     let path = corefile(&directory, &served);
@@ -252,7 +253,7 @@ async fn upstreams_are_asked_over_https_and_by_grpc() {
     ] {
         let port = free_port().await;
         ports.push(port);
-        text.push_str(&format!(".:{port} {{\n {asking}\n}}\n"));
+        text.push_str(&format!(".:{port} {{\n prometheus 127.0.0.1:{metrics}\n {asking}\n}}\n"));
     }
     directory.write("Corefile", &text);
     let process = Process::start(&path, None);
@@ -262,6 +263,13 @@ async fn upstreams_are_asked_over_https_and_by_grpc() {
         let asked = futures::future::join_all((0..8).map(|_| dig(port, "a.example.com A +short")));
         assert_eq!(asked.await, vec!["10.0.0.1\n"; 8]);
     }
+    let text = fetch(metrics, "/metrics").await;
+    for (to, least) in [(grpc, 1), (secured, 2)] {
+        let pool = format!("coredns_grpc_pool_size{{to=\"127.0.0.1:{to}\"}} ");
+        let open = text.lines().find_map(|line| line.strip_prefix(&pool)).unwrap_or_else(|| panic!("{pool}: {text}"));
+        assert!(open.parse::<u64>().unwrap() >= least, "{pool}: {open}");
+    }
+    assert!(!text.contains(&format!("coredns_grpc_pool_size{{to=\"127.0.0.1:{https}\"")), "{text}");
     process.stop().await;
     ways.iter().for_each(JoinHandle::abort);
 }

@@ -14,7 +14,7 @@ use k8s_openapi::api::{
 use kube::{Api, Client, api::PostParams};
 use podnet_client::certificate;
 use podnet_flow::{
-    Gap, Item, PodIdentity, Record,
+    Drops, Gap, Item, PodIdentity, Record,
     capture::{Captured, SUBRESOURCE},
     record::End,
 };
@@ -197,6 +197,13 @@ impl Rights {
                     _ => None,
                 };
                 Ok(Some(Item::Gap(Gap { device: None, pod, ..gap })))
+            }
+            Item::Drops(drops) => {
+                let is_seen = match drops.pod.as_deref() {
+                    Some(pod) => self.is_own(pod) || self.may_list(&pod.namespace).await?,
+                    None => false,
+                };
+                Ok(is_seen.then_some(Item::Drops(Drops { device: None, ..drops })))
             }
         }
     }

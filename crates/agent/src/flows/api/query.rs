@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use axum::{extract, http::Uri};
 use podnet_flow::{
-    Filter, Item, Record, RecordId, Report,
+    Drops, Filter, Item, Record, RecordId, Report,
     filter::{Place, Term},
 };
 
@@ -69,12 +69,16 @@ impl Query {
     pub(super) fn is_for(&self, item: &Item) -> bool {
         match item {
             Item::Flow(record) => !self.ends || record.report == Report::End,
-            Item::Gap(_) => true,
+            Item::Gap(_) | Item::Drops(_) => true,
         }
     }
 
     pub(super) fn wants(&self, shown: &Record) -> bool {
         self.filter.wants(shown)
+    }
+
+    pub(super) fn wants_drops(&self, shown: &Drops) -> bool {
+        self.filter.wants_drops(shown)
     }
 }
 

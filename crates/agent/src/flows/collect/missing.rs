@@ -15,10 +15,15 @@ impl Missing {
         let at = item.item.at();
         let (packets, bytes, flows) = match &item.item {
             // Its records say what passed since it began: what is missing may yet come with the next one.
-            Item::Flow(_) => (0, 0, 1),
+            // What was dropped at an interface is in its flows' records as well.
+            Item::Flow(_) | Item::Drops(_) => (0, 0, 1),
             Item::Gap(gap) => (gap.packets, gap.bytes, gap.flows),
         };
-        let start = if let Item::Gap(gap) = &item.item { gap.start } else { at };
+        let start = match &item.item {
+            Item::Flow(_) => at,
+            Item::Gap(gap) => gap.start,
+            Item::Drops(drops) => drops.start,
+        };
         let (node, where_) = (item.record.node.clone(), GapAt::Collector);
         let gap = Gap { start, end: at, node, at: where_, device: None, pod: None, packets, bytes, flows };
         Self { last: item.record.clone(), gap }

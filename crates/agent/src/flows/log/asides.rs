@@ -5,9 +5,13 @@ use std::{
     io,
     path::{Path, PathBuf},
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use flate2::{Compression, write::GzEncoder};
+
+/// It is not tried again before so many times of what it took in vain: who waits for it hears no bells.
+const RESTS: u32 = 10;
 
 /// `FILE.1.gz` is the newest of those that are done, `FILE.0` the one that is being compressed, as `FILE.0.gz`.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub(super) struct Asides {
     /// How many bytes those that are done may have.
     room: u64,
     compressing: Option<JoinHandle<io::Result<()>>>,
+    /// When it failed last though it was waited for, how long that took, and why.
+    vain: Option<(Instant, Duration, io::ErrorKind)>,
 }
 
 impl Drop for Asides {
@@ -28,7 +34,7 @@ impl Drop for Asides {
 impl Asides {
     /// Those of a file. What an earlier agent did not come to compress is compressed now.
     pub(super) fn open(path: &Path, room: u64) -> Self {
-        let mut asides = Self { path: path.to_owned(), room, compressing: None };
+        let mut asides = Self { path: path.to_owned(), room, compressing: None, vain: None };
         if asides.is_unfinished() {
             asides.compress();
         }
@@ -44,15 +50,38 @@ impl Asides {
         self.full().exists() || aside(&self.path, 0, ".gz").is_file()
     }
 
-    /// Where the file is to be put, once what was there before is compressed. It fails where that did, which is tried again.
+    /// Where the file is to be put, once what was there before is compressed. Where that failed it is tried once more, since what was in the way may be
+    /// over: a disk that was full has room again. Where that failed, too, it rests.
     pub(super) fn free(&mut self) -> io::Result<PathBuf> {
-        self.wait()?;
-        let full = self.full();
-        if self.is_unfinished() {
-            self.compress();
-            return Err(io::Error::other(format!("{} could not be compressed; it is tried again", full.display())));
+        let (first, full) = (self.wait(), self.full());
+        if !self.is_unfinished() {
+            self.vain = None;
+            return first.map(|()| full);
         }
-        Ok(full)
+        let told = format!("{} could not be compressed; it is tried again", full.display());
+        let began = Instant::now();
+        if let Some((failed, took, kind)) = self.vain
+            && began.duration_since(failed) < RESTS * took
+        {
+            return Err(io::Error::new(kind, told));
+        }
+        self.compress();
+        let again = self.wait();
+        if !self.is_unfinished() {
+            self.vain = None;
+            return Ok(full);
+        }
+        let error = again.err().unwrap_or_else(|| io::Error::other("there is no thread for it"));
+        self.vain = Some((Instant::now(), began.elapsed(), error.kind()));
+        Err(io::Error::new(error.kind(), format!("{told}: {error}")))
+    }
+
+    /// As if the last attempt had taken so long.
+    #[cfg(test)]
+    pub(super) fn rest_after(&mut self, took: Duration) {
+        if let Some((_, taken, _)) = &mut self.vain {
+            *taken = took;
+        }
     }
 
     fn wait(&mut self) -> io::Result<()> {

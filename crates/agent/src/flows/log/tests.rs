@@ -1,6 +1,11 @@
 //! What is in the file and beside it, whatever happens to the disk and the agent.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    fs::File,
+    io::Read,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use flate2::read::GzDecoder;
 
@@ -28,6 +33,14 @@ fn gaps(text: &str) -> Vec<Gap> {
 
 fn packets(text: &str) -> Vec<u64> {
     gaps(text).iter().map(|gap| gap.packets).collect()
+}
+
+/// It rests after what was in vain, for some times of what that took.
+fn works_again(log: &mut Log) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while log.add(&[]).is_err() {
+        assert!(Instant::now() < deadline, "it is not tried again");
+    }
 }
 
 fn unpacked(path: &Path) -> String {
@@ -112,6 +125,67 @@ fn what_finds_no_room_on_the_disk_is_told_by_a_gap_once_there_is_some() {
 }
 
 #[test]
+fn what_finds_no_room_and_tells_of_an_earlier_agent_is_told_from_when_that_one_lost_it() {
+    let small = Small::new();
+    let (path, other) = (small.0.path().join("flows.jsonl"), small.0.path().join("other"));
+    fs::write(&other, "x".repeat(4 * 4096)).unwrap();
+    let mut log = open(&path, 1 << 20);
+    let error = log.add(&[gap(5)]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}");
+    fs::remove_file(&other).unwrap();
+    log.add(&[gap(7)]).unwrap();
+    let told = gaps(&fs::read_to_string(&path).unwrap());
+    let [missing, seven] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((missing.at, missing.flows, missing.packets, seven.packets), (GapAt::Log, 1, 5, 7));
+    assert_eq!(missing.start, Timestamp::UNIX_EPOCH);
+}
+
+#[test]
+fn what_was_compressed_in_vain_rests_before_it_is_tried_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("flows.jsonl");
+    fs::write(directory.path().join("flows.jsonl.0"), "full").unwrap();
+    let blocked = directory.path().join("flows.jsonl.0.gz");
+    fs::create_dir(&blocked).unwrap();
+    let mut asides = Asides::open(&path, 1 << 20);
+    let tried = asides.free().unwrap_err().to_string();
+    assert!(tried.contains("could not be compressed; it is tried again: "), "{tried}");
+    asides.rest_after(Duration::from_secs(3600));
+    fs::remove_dir(&blocked).unwrap();
+    let rests = asides.free().unwrap_err().to_string();
+    assert!(rests.ends_with("could not be compressed; it is tried again"), "{rests}");
+    asides.rest_after(Duration::ZERO);
+    asides.free().unwrap();
+}
+
+#[test]
+fn where_what_is_set_aside_finds_no_room_all_is_accounted_for_and_it_goes_on_when_there_is_some() {
+    let small = Small::new();
+    let (path, other) = (small.0.path().join("flows.jsonl"), small.0.path().join("other"));
+    // One page of four is left: what is set aside keeps it.
+    fs::write(&other, [7; 3 * 4096]).unwrap();
+    let mut log = open(&path, 4000);
+    let mut next = 1000;
+    while log.add(&[gap(next)]).is_ok() {
+        next += 1;
+        assert!(next < 1100, "there is room");
+    }
+    log.add(&[gap(next + 1)]).unwrap_err();
+    fs::remove_file(&other).unwrap();
+    works_again(&mut log);
+    (7..=10).for_each(|number| log.add(&[gap(number)]).unwrap());
+    drop(log);
+    let asides = (1..9).rev().map(|number| path.with_file_name(format!("flows.jsonl.{number}.gz")));
+    let mut told: Vec<Gap> = asides.filter(|aside| aside.exists()).flat_map(|aside| gaps(&unpacked(&aside))).collect();
+    told.extend(gaps(&fs::read_to_string(&path).unwrap()));
+    let (missing, told): (Vec<Gap>, Vec<Gap>) = told.into_iter().partition(|gap| gap.at == GapAt::Log);
+    let packets = told.iter().map(|gap| gap.packets).collect::<Vec<_>>();
+    assert_eq!(packets, (1000..next).chain(7..=10).collect::<Vec<_>>());
+    let [missing] = &missing[..] else { panic!("{missing:?}") };
+    assert_eq!((missing.flows, missing.packets), (2, 2 * next + 1));
+}
+
+#[test]
 fn what_an_agent_was_killed_in_is_gone_on_with() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("flows.jsonl");
@@ -165,11 +239,7 @@ fn what_cannot_be_compressed_keeps_nothing_from_being_tried_again() {
         assert!(next < 1100, "it compresses into a directory");
     }
     fs::remove_dir(&blocked).unwrap();
-    let mut failures = 0;
-    while log.add(&[]).is_err() {
-        failures += 1;
-        assert!(failures < 4, "it is not tried again");
-    }
+    works_again(&mut log);
     drop(log);
     let mut told = gaps(&unpacked(&directory.path().join("flows.jsonl.2.gz")));
     told.extend(gaps(&unpacked(&directory.path().join("flows.jsonl.1.gz"))));

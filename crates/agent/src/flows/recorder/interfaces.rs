@@ -50,6 +50,14 @@ impl Interfaces {
     }
 }
 
+/// The pod behind an interface, by the addresses that it may send with there.
+pub(super) fn behind(device: u32, names: &Names, now: Timestamp) -> Option<Arc<PodIdentity>> {
+    match names.holder(*names.senders(device)?.first()?, now) {
+        Holder::Pod(pod) => Some(pod),
+        Holder::Node(_) | Holder::World => None,
+    }
+}
+
 /// What one reading of the map saw of them.
 #[derive(Debug)]
 pub(super) struct Seen {

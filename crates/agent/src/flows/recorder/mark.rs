@@ -20,12 +20,14 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// Makes it, and says until when all was told, if one of an earlier agent was there. It is said in the log where there can be none.
+    /// Makes it, and says until when all was told, if one of an earlier agent was there, which stays as old until what that one lost is told. It is
+    /// said in the log where there can be none.
     pub(super) fn make(path: &Path) -> (Option<Self>, Option<Timestamp>) {
         let found = fs::metadata(path).and_then(|about| about.modified()).ok();
         let found = found.and_then(|time| Timestamp::try_from(time).ok());
         let made = private::options().write(true).create(true).truncate(false).open(path);
-        let mark = match made.map(|file| Self { path: path.to_owned(), file }).and_then(Self::touched) {
+        let made = made.map(|file| Self { path: path.to_owned(), file });
+        let mark = match made.and_then(|mark| if found.is_some() { Ok(mark) } else { mark.touched() }) {
             Ok(mark) => Some(mark),
             Err(error) => {
                 let (path, error) = (path.display(), &error as &dyn Error);

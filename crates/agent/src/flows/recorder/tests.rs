@@ -1,5 +1,6 @@
 //! Real traffic between two pods of a node, down to the lines of the log.
 
+mod limits;
 mod other_node;
 mod services;
 
@@ -91,7 +92,7 @@ fn records(log: &FlowLog, port: u16) -> Vec<Record> {
     let text = std::fs::read_to_string(&log.path).unwrap();
     let record = |line: &str| match serde_json::from_str(line).unwrap() {
         Item::Flow(record) => Record::clone(&record),
-        Item::Gap(gap) => panic!("{gap:?}"),
+        item => panic!("{item:?}"),
     };
     text.lines().map(record).filter(|record| record.source.port == port).collect()
 }
@@ -238,13 +239,16 @@ fn that_an_agent_was_killed_is_told_once_by_the_next_one() {
         let text = std::fs::read_to_string(&settings.path).unwrap();
         let gap = |line: &str| match serde_json::from_str(line).unwrap() {
             Item::Gap(gap) => gap,
-            Item::Flow(record) => panic!("{record:?}"),
+            item => panic!("{item:?}"),
         };
         text.lines().map(gap).collect::<Vec<Gap>>()
     };
     assert!(record(true).is_empty() && !mark.exists(), "it ended by itself");
     let before = Timestamp::now();
     assert!(record(false).is_empty() && mark.exists());
+    let full = FlowLog { path: "/dev/full".into(), ..settings.clone() };
+    Recorder::new(flows.clone(), sinks(&full), "node1".into(), (known(), ())).marking(&mark).round(true, true);
+    assert!(mark.exists(), "that there is a gap found no room in the log");
     let told = record(true);
     let [gap] = &told[..] else { panic!("{told:?}") };
     assert_eq!((gap.at, gap.node.as_str()), (GapAt::Agent, "node1"));
@@ -292,7 +296,7 @@ fn what_found_no_room_is_told_with_its_pod_also_where_others_have_all_the_room()
     let text = std::fs::read_to_string(&settings.path).unwrap();
     let missing = |line: &str| match serde_json::from_str(line).unwrap() {
         Item::Gap(gap) => (gap.pod.map(|pod| pod.name.to_string()), gap.packets),
-        Item::Flow(record) => panic!("{record:?}"),
+        item => panic!("{item:?}"),
     };
     let mut missing: Vec<_> = text.lines().map(missing).collect();
     missing.sort();

@@ -1,10 +1,16 @@
 //! Rules of other modes that are still to be taken away.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use podnet_kernel::datapath::Datapath;
 use podnet_model::proxy::Mode;
-use podnet_planner::{ruleset::FrontendKey, services::Plan};
+use podnet_planner::{
+    ruleset::FrontendKey,
+    services::{Plan, ebpf::Remembered},
+};
 use tracing::{info, warn};
 
 use crate::proxy::mode::{ServiceRules, have_same_rules};
@@ -21,6 +27,8 @@ pub(super) struct Left {
     again: Option<(Instant, Duration)>,
     /// Frontends went since it was looked whether something lingers for them.
     fewer: bool,
+    /// What all of them remember; another value only where it is something else.
+    remembered: Arc<Remembered>,
     /// So often tables of nf_tables could not be taken away since somebody asked.
     tables_refused: u64,
 }
@@ -34,6 +42,19 @@ impl Left {
     /// The rules of this mode are wanted once more.
     pub(super) fn keep(&mut self, mode: Mode) {
         self.rules.retain(|(left, _)| !have_same_rules(*left, mode));
+        self.recollect();
+    }
+
+    /// The backends that connections of modes which are left are remembered to. As long as it is the same it is the same value.
+    pub(super) const fn remembered(&self) -> &Arc<Remembered> {
+        &self.remembered
+    }
+
+    fn recollect(&mut self) {
+        let now: Remembered = self.rules.iter().flat_map(|(_, rules)| rules.remembered()).collect();
+        if *self.remembered != now {
+            self.remembered = Arc::new(now);
+        }
     }
 
     /// Whether something of this mode stays for the sake of connections that are under way.
@@ -68,6 +89,7 @@ impl Left {
                 warn!(%mode, error, "what another mode keeps for a Service that is gone cannot be taken away; it is tried again");
             }
         }
+        self.recollect();
     }
 
     /// Takes all away, since this mode serves, and what lingers only stays for frontends that are served. What cannot be is tried again after
@@ -82,7 +104,7 @@ impl Left {
         self.rules.retain_mut(|(mode, rules)| {
             rules.make_way(serving);
             match rules.take_away(datapath).and_then(|()| rules.withdraw(is_served, datapath)) {
-                Ok(()) => rules.lingers(),
+                Ok(()) => rules.lingers() || !rules.remembered().is_empty(),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     warn!(%mode, error, "rules of another mode cannot be taken away; it is tried again");
@@ -92,6 +114,7 @@ impl Left {
                 }
             }
         });
+        self.recollect();
         let longer = self.again.filter(|_| refused).map(|(_, pause)| (pause * 2).min(LONGEST_PAUSE));
         let pause = longer.unwrap_or(FIRST_PAUSE);
         let before = self.again.take();

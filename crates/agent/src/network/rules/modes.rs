@@ -2,11 +2,13 @@
 
 use std::{
     error::Error,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use podnet_kernel::datapath::Datapath;
 use podnet_model::{Dual, Family, proxy::Mode};
+use podnet_planner::services::ebpf::Remembered;
 use tracing::{info, warn};
 
 use super::{ClusterRules, family::is_served, left::Left};
@@ -61,11 +63,12 @@ impl ClusterRules {
         self.mode
     }
 
-    /// Whether connections of another mode's are remembered by more than connection tracking: by virtual servers. These take an answer that
-    /// comes from a backend to a client's port that they remember with that backend for theirs, and give it the frontend's address. What rules
-    /// translate gets that address anyway; a connection to the backend itself would hear from a stranger.
-    pub(in crate::network) fn lingers(&self) -> bool {
-        self.left.lingers(Mode::Ipvs)
+    /// The backends to which connections of another mode's are remembered by more than connection tracking: by virtual servers. These take
+    /// an answer that comes from a backend to a client's port that they remember with that backend for theirs, and give it the frontend's
+    /// address. What rules translate gets that address anyway; a connection to the backend itself would hear from a stranger. No other
+    /// connection comes to be remembered: rules translate before virtual servers do. As long as it is the same it is the same value.
+    pub(in crate::network) const fn remembered(&self) -> &Arc<Remembered> {
+        self.left.remembered()
     }
 
     /// Changes the mode: the rules of the new one are in force before those of the old one go. Connections that are under way keep their

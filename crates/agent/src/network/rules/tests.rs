@@ -10,7 +10,7 @@ use podnet_model::{
 };
 use podnet_planner::{
     proxy::RuleSettings,
-    services::{MASQUERADE_MARK, NodePortAddresses, Plan},
+    services::{MASQUERADE_MARK, NodePortAddresses, Plan, ebpf::Remembered},
 };
 
 use super::*;
@@ -80,6 +80,7 @@ struct Fake {
     /// So many times they cannot be taken away.
     stays: usize,
     lingers: Arc<AtomicBool>,
+    remembers: Arc<std::sync::Mutex<Remembered>>,
     done: Arc<std::sync::Mutex<Vec<String>>>,
     kernel: MemoryKernel,
 }
@@ -87,8 +88,8 @@ struct Fake {
 impl Fake {
     /// Rules that take everything, tell nobody and go when they are told to.
     fn beside(kernel: &MemoryKernel) -> Self {
-        let (lingers, done) = (Arc::default(), Arc::default());
-        Self { refuses: false, stays: 0, lingers, done, kernel: kernel.clone() }
+        let (lingers, remembers, done) = (Arc::default(), Arc::default(), Arc::default());
+        Self { refuses: false, stays: 0, lingers, remembers, done, kernel: kernel.clone() }
     }
 
     fn note(&self, what: &str) {
@@ -139,6 +140,10 @@ impl ServiceRules for Fake {
         self.lingers.load(Ordering::Relaxed)
     }
 
+    fn remembered(&self) -> Remembered {
+        self.remembers.lock().unwrap().clone()
+    }
+
     fn withdraw(&mut self, is_served: &dyn Fn(&FrontendKey) -> bool, _: &mut dyn Datapath) -> Result<(), RulesError> {
         if self.lingers() {
             let web = FrontendKey { addr: [10, 96, 0, 1].into(), protocol: Protocol::Tcp, port: 80 };
@@ -150,12 +155,37 @@ impl ServiceRules for Fake {
     fn begin_anew(&mut self, _services: &Services) {}
 }
 
-/// Rules in mode `ebpf`, after others that linger until they are told not to.
-pub(in crate::network) fn after_lingering() -> (ClusterRules, Arc<AtomicBool>) {
-    let kernel = MemoryKernel::new();
-    let (mut rules, lingers) = that_will_linger(Mode::Ipvs, &kernel);
-    rules.switch(Mode::Ebpf, &mut kernel.clone()).unwrap();
-    (rules, lingers)
+/// Rules in mode `ipvs`, of which it is told what they remember once they are left.
+pub(in crate::network) struct OfServers {
+    pub(in crate::network) rules: ClusterRules,
+    remembers: Arc<std::sync::Mutex<Remembered>>,
+    kernel: MemoryKernel,
+}
+
+impl OfServers {
+    pub(in crate::network) fn new() -> Self {
+        let (kernel, mut rules) = (MemoryKernel::new(), rules());
+        let remembers = Arc::default();
+        let fakes = Dual::from_fn(|_| -> Box<dyn ServiceRules> {
+            Box::new(Fake { remembers: Arc::clone(&remembers), ..Fake::beside(&kernel) })
+        });
+        rules.put(&mut kernel.clone()).unwrap();
+        rules.replace(Mode::Ipvs, fakes, &mut kernel.clone()).unwrap();
+        rules.mode = Mode::Ipvs;
+        Self { rules, remembers, kernel }
+    }
+
+    /// The mode becomes `ebpf`.
+    pub(in crate::network) fn leave(&mut self) {
+        self.rules.switch(Mode::Ebpf, &mut self.kernel.clone()).unwrap();
+    }
+
+    /// They remember these from now on, and are looked at where they are left.
+    pub(in crate::network) fn remember(&mut self, backends: Remembered) {
+        *self.remembers.lock().unwrap() = backends;
+        self.rules.pass(Duration::from_secs(60));
+        self.rules.look(&mut self.kernel.clone()).unwrap();
+    }
 }
 
 /// Rules in force, which will linger once they are left, until they are told not to.

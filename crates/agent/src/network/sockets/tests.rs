@@ -9,6 +9,7 @@ use podnet_model::{
 };
 use podnet_planner::{
     border::BorderConfig,
+    ruleset::BackendAddress,
     services::{
         ServicesConfig,
         ebpf::{Edits, Tables},
@@ -16,6 +17,7 @@ use podnet_planner::{
 };
 
 use super::*;
+use crate::network::rules::tests::OfServers;
 
 mod lost;
 
@@ -134,6 +136,7 @@ fn programs_that_were_taken_away_and_elements_that_were_changed_are_put_back() {
     rules.learn(&slice(1, 3));
     let mut at = AtSockets::open(group.0.clone()).unwrap();
     at.put(&mut rules).unwrap();
+    at.next_compare = Instant::now();
     let look = |at: &mut AtSockets, rules: &mut ClusterRules| {
         at.next_look = Instant::now();
         at.look(rules).unwrap()
@@ -190,20 +193,44 @@ fn what_is_not_in_force_is_not_looked_at_without_a_pause() {
 }
 
 #[test]
-fn programs_wait_while_virtual_servers_remember_connections() {
-    let group = Group::new("waits");
+fn what_leads_to_backends_that_virtual_servers_remember_comes_to_the_sockets_when_they_do_not() {
+    let group = Group::new("remembered");
     group.0.create().unwrap();
-    let (mut rules, lingers) = crate::network::rules::tests::after_lingering();
+    let mut before = OfServers::new();
+    for change in [service(1, true), slice(1, 3), service(2, true), slice(2, 2)] {
+        before.rules.learn(&change);
+    }
+    let backend = BackendAddress { addr: [10, 0, 1, 2].into(), port: 8080 };
+    before.remember([(Protocol::Tcp, backend)].into());
+    before.leave();
     let mut place = SocketsPlace::new(group.0.path().to_owned());
-    rules.learn(&service(1, true));
     place.prepare(Mode::Ebpf).unwrap();
-    place.follow(Mode::Ebpf, &mut rules).unwrap();
-    place.put(&mut rules).unwrap();
-    place.edit(&mut rules).unwrap();
-    place.look(&mut rules).unwrap();
-    assert!(!sockets::detach(&group.0, false).unwrap());
-    lingers.store(false, std::sync::atomic::Ordering::Relaxed);
-    place.look(&mut rules).unwrap();
-    assert!(place.at.as_ref().unwrap().in_force);
-    assert!(sockets::detach(&group.0, false).unwrap(), "they were there");
+    place.follow(Mode::Ebpf, &mut before.rules).unwrap();
+    let served = |place: &SocketsPlace| {
+        let there = tables(place.at.as_ref().unwrap());
+        (there.frontends.len(), there.backends.len(), place.left_to_rules())
+    };
+    assert_eq!(served(&place), (1, 2, 1), "the other Service is at the sockets at once");
+    // Of a Service whose endpoint goes nothing keeps it from them.
+    before.rules.learn(&slice(1, 1));
+    place.edit(&mut before.rules).unwrap();
+    assert_eq!(served(&place), (2, 3, 1));
+    before.rules.learn(&slice(1, 3));
+    place.edit(&mut before.rules).unwrap();
+    let wait = |place: &mut SocketsPlace| {
+        place.at.as_mut().unwrap().next_compare = Instant::now() + Duration::from_secs(60);
+    };
+    wait(&mut place);
+    let other = BackendAddress { addr: [10, 0, 2, 1].into(), port: 8080 };
+    before.remember([backend, other].map(|backend| (Protocol::Tcp, backend)).into());
+    place.look(&mut before.rules).unwrap();
+    assert_eq!(served(&place), (0, 0, 2), "more cannot wait");
+    before.remember(Remembered::new());
+    wait(&mut place);
+    place.look(&mut before.rules).unwrap();
+    assert_eq!(served(&place), (0, 0, 2), "fewer can");
+    place.at.as_mut().unwrap().next_compare = Instant::now();
+    place.look(&mut before.rules).unwrap();
+    assert_eq!(served(&place), (2, 5, 0));
+    assert!(sockets::detach(&group.0, false).unwrap());
 }

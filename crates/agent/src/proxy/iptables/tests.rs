@@ -87,10 +87,14 @@ fn the_hosts_variant_is_used_changes_follow_and_all_goes_with_the_mode() {
         let saved = scene.saved(variant);
         assert!(saved.contains("default/second") && !saved.contains("default/first"), "{saved}");
         assert_eq!(scene.look(), None);
+        let Packets { invalid, from_loopback } = scene.rules.counted();
+        for rule in [invalid, from_loopback] {
+            assert_eq!(rule.unwrap().packets().unwrap(), Some(0), "nothing was sent");
+        }
 
         scene.rules.take_away(&mut scene.datapath).unwrap();
         assert!(!scene.saved(variant).contains("KUBE-"));
-        assert!(!scene.rules.in_force());
+        assert!(!scene.rules.in_force() && scene.rules.counted().invalid.is_none());
     }
 }
 
@@ -103,14 +107,42 @@ fn what_others_damage_is_seen_and_mended_once() {
         let right = scene.saved(variant);
         scene.command(&format!("iptables-{variant} -F KUBE-SERVICES"));
         scene.command(&format!("iptables-{variant} -t nat -D OUTPUT 1"));
-        let table = |name: &str| (2, name.to_owned());
-        let tables = [table("filter"), table("nat")].into();
-        scene.rules.hear(&Notice::Rules(Transaction { tables, ..Transaction::default() }));
+        let chain = |table: &str, name: &str| (2, table.to_owned(), name.to_owned());
+        scene.rules.hear(&changed([chain("filter", "KUBE-SERVICES"), chain("nat", "OUTPUT")]));
         let told = scene.look().unwrap();
         assert_eq!(told, "the way from chain OUTPUT of table nat and 1 more of iptables");
         assert_eq!(scene.saved(variant), right);
         assert_eq!(scene.look(), None);
     }
+}
+
+/// Somebody's transaction.
+fn changed<const N: usize>(chains: [(u8, String, String); N]) -> Notice {
+    let tables = chains.iter().map(|(family, table, _)| (*family, table.clone())).collect();
+    Notice::Rules(Transaction { tables, chains: chains.into(), ..Transaction::default() })
+}
+
+#[test]
+fn what_others_do_in_chains_of_their_own_is_no_reason_to_read_all_rules() {
+    let touches = |family: u8, table: &str, name: &str| {
+        let Notice::Rules(transaction) = changed([(family, table.to_owned(), name.to_owned())]) else { unreachable!() };
+        touches(None, Family::V4, &transaction)
+    };
+    assert!(touches(2, "nat", "KUBE-SERVICES") && touches(2, "filter", "KUBE-FORWARD"));
+    assert!(touches(2, "nat", "POSTROUTING"), "from there podnet's chains are reached");
+    assert!(touches(2, "nat", ""), "the table went");
+    for (family, table, name) in [
+        (2, "nat", "DOCKER"),
+        (2, "nat", "CNI-HOSTPORT-DNAT"),
+        (2, "mangle", "KUBE-KUBELET-CANARY"),
+        (2, "somebodys", "POSTROUTING"),
+        (10, "nat", "KUBE-SERVICES"),
+    ] {
+        assert!(!touches(family, table, name), "{family} {table} {name}");
+    }
+    let tables = [(2, "nat".to_owned())].into();
+    let many = Transaction { tables, has_more_chains: true, ..Transaction::default() };
+    assert!(super::touches(None, Family::V4, &many) && !super::touches(None, Family::V6, &many));
 }
 
 #[test]

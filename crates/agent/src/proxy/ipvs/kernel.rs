@@ -19,11 +19,14 @@ use podnet_planner::{
     iptables::{Rewrite, Rules},
     ipvs::{Edit, PRIORITY, ROUTES, ServerKey, State, difference},
     ruleset::{BackendAddress, FrontendKey},
-    services::ipvs::{led_here, lingering, lingers_for, may_linger, names, own},
+    services::ipvs::{led_here, lingering, lingers_for, may_linger, names, own, remembered},
 };
 use tracing::info;
 
-use super::super::{iptables::touches, mode::RulesError};
+use super::{
+    super::{iptables::touches, mode::RulesError},
+    lingering::Found,
+};
 
 /// No packets are attracted.
 pub(super) const NOTHING: Attraction = Attraction::nothing(ROUTES, PRIORITY);
@@ -130,32 +133,51 @@ impl Kernel {
         self.tables.fingerprint().map_or(true, |now| now != self.seen)
     }
 
+    /// Whether a change of the tables is this value's.
+    pub(super) fn is_own(&self, transaction: &Transaction) -> bool {
+        self.tables.is_own(transaction)
+    }
+
     /// Whether somebody else changed something in the tables.
     pub(super) fn is_touched(&self, transaction: &Transaction) -> bool {
         touches(Some(&self.tables), self.family, transaction)
     }
 }
 
-/// Takes away what podnet has; nothing where there are no virtual servers. What has connections lingers where its frontend `may_stay`, and it
-/// answers for which frontends something does.
+/// Takes away what podnet has; nothing where there are no virtual servers. What has connections lingers where its frontend `may_stay`.
+///
+/// What lingers and what is only remembered is `known` before anything goes: once it went nobody could count it again, and it may be that
+/// not all of it can.
 pub(super) fn remove(
     netns: &NetNs,
     family: Family,
     excluded: &[IpNet],
     may_stay: impl Fn(&FrontendKey) -> bool,
-) -> Result<BTreeSet<FrontendKey>, RulesError> {
+    known: impl FnOnce(Found),
+) -> Result<(), RulesError> {
     let remove_all_chains =
         || [Variant::Nft, Variant::Legacy].into_iter().try_for_each(|variant| remove_chains(netns, family, variant));
     // Asking would load the modules. Where they are not there nothing is.
     if !ipvs::is_loaded(netns) {
-        remove_all_chains()?;
-        return Ok(BTreeSet::new());
+        known(Found::default());
+        return Ok(remove_all_chains()?);
     }
     let mut servers = Ipvs::open(netns, family)?;
     let is_excluded = |addr: &IpAddr| excluded.iter().any(|range| range.contains(addr));
     let there = own(servers.read(&names(family))?, &State::default(), family, is_excluded);
-    let busy = servers.connections(&may_linger(&there, family, may_stay))?;
+    let counted = servers.connections(there.servers.keys())?;
+    let may_linger: BTreeSet<ServerKey> = may_linger(&there, family, may_stay).into_iter().collect();
+    let (busy, mut gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        counted.into_iter().partition(|((key, _), _)| may_linger.contains(key));
     let stays = lingering(&there, family, &busy);
+    // Those that lead elsewhere and are too many.
+    let too_many = busy.iter().filter(|((key, _), _)| !stays.servers.contains_key(key));
+    gone.extend(too_many.map(|(key, count)| (*key, *count)));
+    known(Found {
+        frontends: lingers_for(&stays, family),
+        backends: remembered(&stays, family, &busy),
+        gone: remembered(&there, family, &gone),
+    });
     let frontends = led_here(&stays, family, stays.servers.keys());
     let what = Attraction { frontends, ..NOTHING };
     // What stays is led here by its port before the chains go by whose mark it was: at no time its packets are sent on to elsewhere.
@@ -163,8 +185,7 @@ pub(super) fn remove(
     remove_all_chains()?;
     attract(netns, family, &what)?;
     servers.apply_when_free(&difference(&stays, &there))?;
-    servers.remove_device()?;
-    Ok(lingers_for(&stays, family))
+    Ok(servers.remove_device()?)
 }
 
 /// Nothing where the variant is not installed, or the chains are those of another mode.

@@ -92,6 +92,63 @@ fn what_the_destinations_node_tells_becomes_part_of_what_the_sources_does() {
     assert!(later.destination_counts.is_none());
 }
 
+/// node1 masqueraded what its pod sent, and a flow of node1's own.
+#[test]
+fn what_a_node_sees_of_a_pod_behind_another_node_is_told_once_with_the_pod() {
+    let of_node = |id: u8, port: u16| {
+        let Item::Flow(mut record) = flow(id, 1, "end", "destination", "node-pod") else { panic!("no flow") };
+        let told = Arc::make_mut(&mut record);
+        (told.source.ip, told.source.port, told.source.pod) = ("172.16.0.1".parse().unwrap(), port, None);
+        (told.source.node, told.node) = (Some("node1".into()), "node2".into());
+        Item::Flow(record)
+    };
+    let of_pod = || {
+        let Item::Flow(mut record) = flow(1, 1, "end", "source", "pod-service") else { panic!("no flow") };
+        Arc::make_mut(&mut record).seen_as = Some("172.16.0.1:4000".parse().unwrap());
+        Item::Flow(record)
+    };
+    let told = |items: &[Item]| {
+        let mut merge = merge(&["node1", "node2"], true);
+        let mut held = Held::default();
+        for item in items {
+            held.add(merge.hear(Heard::Item(item.clone()), Timestamp::UNIX_EPOCH), Timestamp::UNIX_EPOCH);
+        }
+        merge.whole(held, None)
+    };
+    let [behind, own] = [of_node(2, 4000), of_node(3, 4001)];
+    for items in [[behind.clone(), own.clone(), of_pod()], [of_pod(), own.clone(), behind.clone()]] {
+        let found = told(&items);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found.contains(&own), "{found:?}");
+        let joined = found.iter().find_map(|item| match item {
+            Item::Flow(record) if record.source.pod.is_some() => Some(record),
+            _ => None,
+        });
+        let joined = joined.unwrap();
+        let counts = joined.destination_counts.as_ref().unwrap();
+        assert_eq!((joined.reporter, counts.node.as_str()), (Reporter::Both, "node2"));
+    }
+    // Nobody else tells it.
+    assert_eq!(told(std::slice::from_ref(&behind)), [behind]);
+}
+
+#[test]
+fn what_limits_dropped_is_told_unless_what_is_asked_for_was_done_by_something_else() {
+    let drops: Item = serde_json::from_value(json!({
+        "type": "drops", "start": "2026-01-01T00:00:00Z", "end": "2026-01-01T00:00:10Z", "node": "node1",
+        "cause": "limit", "direction": "egress", "device": 7, "interface": "pn0", "packets": 12,
+    }))
+    .unwrap();
+    let told = |term: &str| {
+        let outcome = Filter { wanted: vec![term.parse().unwrap()], ..Filter::default() };
+        let mut merge = merge(&["node1"], true).picking(outcome);
+        let mut held = Held::default();
+        held.add(merge.hear(Heard::Item(drops.clone()), Timestamp::UNIX_EPOCH), Timestamp::UNIX_EPOCH);
+        merge.whole(held, None).len()
+    };
+    assert_eq!(["cause=limit", "verdict=dropped", "cause=no-route"].map(told), [1, 1, 0]);
+}
+
 #[test]
 fn that_more_comes_than_can_be_joined_is_seen_by_what_comes_while_it_is_waited_for() {
     let mut merge = merge(&["node1", "node2"], true);

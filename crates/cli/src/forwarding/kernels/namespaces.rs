@@ -4,12 +4,12 @@ use std::{collections::BTreeSet, error::Error, path::Path};
 
 use podnet_kernel::{
     netns::NetNs,
-    snapshot::{MOST_ELEMENTS, Snapshot, Told},
+    snapshot::{MOST_ELEMENTS, Snapshot, Told, served::Served},
 };
-use podnet_model::{LinkName, NodeName, errors::chain};
+use podnet_model::{LinkName, NodeName, errors::chain, proxy::Mode};
 
 use super::{Answer, Source};
-use crate::forwarding::state::State;
+use crate::{forwarding::state::State, layout};
 
 /// The namespaces that are here.
 pub(super) struct Namespaces;
@@ -18,7 +18,8 @@ impl Source for Namespaces {
     fn ask(&self, state: &State, nodes: &BTreeSet<NodeName>) -> Vec<Answer> {
         let answer = |node: &NodeName| {
             let (netns, planned) = (state.here.get(node)?, state.cluster.planned(node)?);
-            let kernel = look(netns, &planned.overlay.config().vxlan_names());
+            let cgroup = Path::new(layout::CGROUP).join(node.as_str());
+            let kernel = look(netns, &planned.overlay.config().vxlan_names(), planned.facts.mode, &cgroup);
             let told = |kernel| Told { facts: planned.facts.clone(), is_configured_alone: false, kernel };
             Some((
                 node.clone(),
@@ -29,6 +30,8 @@ impl Source for Namespaces {
     }
 }
 
-fn look(netns: &Path, vxlans: &[&LinkName]) -> Result<Snapshot, Box<dyn Error>> {
-    Ok(Snapshot::take(&NetNs::open(netns)?, vxlans, MOST_ELEMENTS)?)
+fn look(netns: &Path, vxlans: &[&LinkName], mode: Mode, cgroup: &Path) -> Result<Snapshot, Box<dyn Error>> {
+    let netns = NetNs::open(netns)?;
+    let served = Served::take(&netns, mode, cgroup);
+    Ok(Snapshot { served, ..Snapshot::take(&netns, vxlans, MOST_ELEMENTS)? })
 }

@@ -35,6 +35,9 @@ const PERHAPS: [u16; 12] = [1, 13, 16, 28, 29, 33, 37, 44, 52, 55, 61, 99];
 /// The same at a zone's own name: also NS, SOA, MX, DNSKEY.
 const PERHAPS_APEX: [u16; 4] = [2, 6, 15, 48];
 
+/// Hears of each set whether its signatures were there already.
+pub type Told<'a> = &'a dyn Fn(bool);
+
 /// Signs answers with the keys of one or more zones.
 #[derive(Debug)]
 pub struct Online {
@@ -49,22 +52,22 @@ impl Online {
         Self { keys, cache: SignatureCache::new(capacity) }
     }
 
-    /// How many sets' signatures are kept, and how often one was found and was not.
+    /// How many sets' signatures are kept.
     #[must_use]
-    pub fn counts(&self) -> (usize, u64, u64) {
-        self.cache.counts()
+    pub fn kept(&self) -> usize {
+        self.cache.len()
     }
 
     /// The answer to a question for a zone's keys, with signatures where they are wanted.
     ///
     /// # Errors
     /// When a key cannot sign.
-    pub fn keys(&self, zone: &Name, signed: bool, now: u32) -> Result<Answer, CannotSign> {
+    pub fn keys(&self, zone: &Name, signed: bool, now: u32, told: Told<'_>) -> Result<Answer, CannotSign> {
         let mut writer = Writer::new(zone.wire(), usize::from(u16::MAX) - RESERVE);
         let data = self.keys.iter().map(|key| key.dnskey()).collect();
         let set = Set { owner: zone, rtype: kind::DNSKEY, ttl: KEY_TTL, data };
         if signed {
-            self.set(&mut writer, Section::Answer, zone, &set, now)?;
+            self.set(&mut writer, Section::Answer, zone, &set, (now, told))?;
         } else {
             unsigned(&mut writer, Section::Answer, &set);
         }
@@ -83,6 +86,7 @@ impl Online {
         qtype: u16,
         answer: &Answer,
         now: u32,
+        told: Told<'_>,
     ) -> Result<Answer, CannotSign> {
         let asked = Name::from_query(name);
         let records = expand(&asked, answer);
@@ -104,12 +108,12 @@ impl Online {
                 if plain {
                     unsigned(&mut writer, section, &set);
                 } else {
-                    self.set(&mut writer, section, zone, &set, now)?;
+                    self.set(&mut writer, section, zone, &set, (now, told))?;
                 }
             }
             if let Some(denial) = denial.as_ref().filter(|denial| denial.section == section) {
                 let set = Set { owner: &denial.owner, rtype: kind::NSEC, ttl: denial.ttl, data: vec![&denial.rdata] };
-                self.set(&mut writer, section, zone, &set, now)?;
+                self.set(&mut writer, section, zone, &set, (now, told))?;
             }
         }
         // The name is said to exist, with a type that says that it does not (RFC 9824 §3.1).
@@ -125,19 +129,21 @@ impl Online {
         section: Section,
         zone: &Name,
         set: &Set<'_>,
-        now: u32,
+        (now, told): (u32, Told<'_>),
     ) -> Result<(), CannotSign> {
         unsigned(writer, section, set);
-        for rrsig in self.signatures(zone, set, now)?.iter() {
+        for rrsig in self.signatures(zone, set, now, told)?.iter() {
             writer.push(section, set.owner.wire(), kind::RRSIG, set.ttl, rrsig);
         }
         Ok(())
     }
 
-    fn signatures(&self, zone: &Name, set: &Set<'_>, now: u32) -> Result<Signatures, CannotSign> {
+    fn signatures(&self, zone: &Name, set: &Set<'_>, now: u32, told: Told<'_>) -> Result<Signatures, CannotSign> {
         let canonical = set.canonical();
         let covered = covered(zone, &canonical);
-        if let Some(found) = self.cache.find(&covered, now) {
+        let found = self.cache.find(&covered, now);
+        told(found.is_some());
+        if let Some(found) = found {
             return Ok(found);
         }
         let validity = Validity::of_answer(now);

@@ -22,8 +22,6 @@ pub(super) struct SignatureCache {
 struct Kept {
     signatures: HashMap<Covered, (Signatures, u32)>,
     order: VecDeque<Covered>,
-    hits: u64,
-    misses: u64,
 }
 
 impl SignatureCache {
@@ -33,14 +31,9 @@ impl SignatureCache {
 
     /// The signatures of a set, when they may be used at `now`.
     pub(super) fn find(&self, covered: &Covered, now: u32) -> Option<Signatures> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let found = kept.signatures.get(covered).filter(|(_, until)| until.wrapping_sub(now) as i32 > 0);
-        let found = found.map(|(signatures, _)| signatures.clone());
-        match found {
-            Some(_) => kept.hits += 1,
-            None => kept.misses += 1,
-        }
-        found
+        found.map(|(signatures, _)| signatures.clone())
     }
 
     /// Keeps signatures until `until`.
@@ -59,9 +52,8 @@ impl SignatureCache {
         }
     }
 
-    /// How many sets' signatures are kept, and how often one was found and was not.
-    pub(super) fn counts(&self) -> (usize, u64, u64) {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        (kept.signatures.len(), kept.hits, kept.misses)
+    /// How many sets' signatures are kept.
+    pub(super) fn len(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).signatures.len()
     }
 }

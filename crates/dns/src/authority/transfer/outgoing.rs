@@ -76,6 +76,12 @@ pub fn axfr<'z>(zone: &'z Zone, request: &Request) -> Outgoing<'z> {
     outgoing(request, Box::new(zone.records().chain(std::iter::once(zone.soa_record()))))
 }
 
+/// The whole zone but for the SOA record at its end, by which a client sees that it did not get all (RFC 5936 §2.2).
+#[must_use]
+pub fn unfinished<'z>(zone: &'z Zone, request: &Request) -> Outgoing<'z> {
+    outgoing(request, Box::new(zone.records()))
+}
+
 /// What is new since the client's version (RFC 1995 §4): from the journal when it reaches that far back, else the whole zone; the
 /// SOA record alone when nothing is. `udp` is the size of the client's datagrams when it asked by one: what does not fit is the
 /// SOA record alone, upon which it asks by TCP.

@@ -1,174 +1,331 @@
 //! What an expression is for a question.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::borrow::Cow;
 
-use ipnet::IpNet;
+use super::{
+    Compare, Current, Each, ExpressionData, Node, TextTest,
+    call::{call, place},
+    functions::{Function, OfList},
+    question::{bare, field, is_address, within},
+    value::{LONGEST_LIST, Value, number},
+};
 
-use super::{Change, Compare, ExpressionData, Field, Node, Number, TextTest};
+/// The most nodes that are looked at, and the most bytes that are made on the way, for one question.
+const STEPS: usize = 100_000;
+const ROOM: usize = 1 << 20;
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Value<'a> {
-    Bool(bool),
-    Int(i64),
-    Text(Cow<'a, str>),
+/// Whether an expression is true for a question.
+pub(super) fn holds<'a>(node: &'a Node, data: &ExpressionData<'a>) -> bool {
+    let mut evaluation = Evaluation { data, variables: Vec::new(), frames: Vec::new(), steps: 0, made: 0 };
+    evaluation.truth(node) == Some(true)
 }
 
-/// The value; none when it cannot be computed.
-pub(super) fn value<'a>(node: &'a Node, data: &ExpressionData<'a>) -> Option<Value<'a>> {
-    Some(match node {
-        Node::Bool(truth) => Value::Bool(*truth),
-        Node::Int(number) => Value::Int(*number),
-        Node::Text(text) => Value::Text(Cow::Borrowed(text)),
-        // Lists stand only to the right of `in` and in `len`, which look into them themselves.
-        Node::List(_) | Node::Range(..) => return None,
-        Node::Field(told) => field(*told, data),
-        Node::Metadata(label) => Value::Text(Cow::Owned((data.meta)(&text(label, data)?).unwrap_or_default())),
-        Node::InNetwork(address, network) => Value::Bool(within(&text(address, data)?, network)),
-        Node::InNetworkOf(address, network) => {
-            let network: IpNet = text(network, data)?.parse().ok()?;
-            Value::Bool(within(&text(address, data)?, &network))
+struct Evaluation<'a, 'd> {
+    data: &'d ExpressionData<'a>,
+    variables: Vec<Value<'a>>,
+    /// The elements that are being asked, innermost last.
+    frames: Vec<Frame<'a>>,
+    steps: usize,
+    /// In bytes.
+    made: usize,
+}
+
+struct Frame<'a> {
+    element: Value<'a>,
+    index: usize,
+    accumulator: Value<'a>,
+}
+
+impl<'a> Evaluation<'a, '_> {
+    /// The value; none when it cannot be computed.
+    fn value(&mut self, node: &'a Node) -> Option<Value<'a>> {
+        self.steps += 1;
+        if self.steps > STEPS {
+            return None;
         }
-        Node::Not(inner) => Value::Bool(!truth(inner, data)?),
-        Node::And(one, other) => Value::Bool(truth(one, data)? && truth(other, data)?),
-        Node::Or(one, other) => Value::Bool(truth(one, data)? || truth(other, data)?),
-        Node::Choose(condition, one, other) => return value(if truth(condition, data)? { one } else { other }, data),
-        Node::Compare(how, one, other) => {
-            let (one, other, with_address) =
-                (value(one, data)?, value(other, data)?, is_address(one) || is_address(other));
-            let order = if with_address { bare(one).cmp(&bare(other)) } else { one.cmp(&other) };
-            Value::Bool(match how {
-                Compare::Equal => order.is_eq(),
-                Compare::Differ => order.is_ne(),
-                Compare::Less => order.is_lt(),
-                Compare::AtMost => order.is_le(),
-                Compare::More => order.is_gt(),
-                Compare::AtLeast => order.is_ge(),
-            })
-        }
-        Node::In(one, list) => Value::Bool(contains(list, &value(one, data)?, is_address(one), data)?),
-        Node::Test(test, one, other) => {
-            let (one, other) = (text(one, data)?, text(other, data)?);
-            Value::Bool(match test {
-                TextTest::Contains => one.contains(&*other),
-                TextTest::StartsWith => one.starts_with(&*other),
-                TextTest::EndsWith => one.ends_with(&*other),
-            })
-        }
-        Node::Matches(one, pattern) => Value::Bool(pattern.regex().is_match(&text(one, data)?)),
-        Node::Number(how, one, other) => {
-            let (one, other) = (number(one, data)?, number(other, data)?);
-            Value::Int(match how {
-                Number::Plus => one.checked_add(other)?,
-                Number::Minus => one.checked_sub(other)?,
-                Number::Times => one.checked_mul(other)?,
-                Number::Remainder => one.checked_rem(other)?,
-            })
-        }
-        Node::Join(one, other) => Value::Text(Cow::Owned(format!("{}{}", text(one, data)?, text(other, data)?))),
-        Node::Negative(inner) => Value::Int(number(inner, data)?.checked_neg()?),
-        Node::Len(inner) => Value::Int(len(inner, data)?),
-        Node::Change(change, inner) => {
-            let text = text(inner, data)?;
-            Value::Text(Cow::Owned(match change {
-                Change::Lower => text.to_lowercase(),
-                Change::Upper => text.to_uppercase(),
-                Change::Trim => text.trim().to_owned(),
-            }))
-        }
-    })
-}
-
-fn field<'a>(field: Field, data: &ExpressionData<'a>) -> Value<'a> {
-    let told = |text: String| Value::Text(Cow::Owned(text));
-    match field {
-        Field::Bufsize => Value::Int(data.bufsize.into()),
-        Field::Class => Value::Text(Cow::Borrowed(data.class)),
-        Field::ClientIp => told(data.client_ip.to_canonical().to_string()),
-        Field::Do => Value::Bool(data.dnssec_ok),
-        Field::Id => Value::Int(data.id.into()),
-        Field::Name => Value::Text(Cow::Borrowed(data.name)),
-        Field::Opcode => Value::Int(data.opcode.into()),
-        Field::Port => told(data.port.to_string()),
-        Field::Proto => Value::Text(Cow::Borrowed(data.proto)),
-        Field::ServerIp => told(data.server_ip.to_canonical().to_string()),
-        Field::ServerPort => told(data.server_port.to_string()),
-        Field::Size => Value::Int(i64::try_from(data.size).unwrap_or(i64::MAX)),
-        Field::Type => Value::Text(Cow::Borrowed(data.rtype)),
-    }
-}
-
-fn truth(node: &Node, data: &ExpressionData<'_>) -> Option<bool> {
-    match value(node, data)? {
-        Value::Bool(truth) => Some(truth),
-        _ => None,
-    }
-}
-
-fn number(node: &Node, data: &ExpressionData<'_>) -> Option<i64> {
-    match value(node, data)? {
-        Value::Int(number) => Some(number),
-        _ => None,
-    }
-}
-
-fn text<'a>(node: &'a Node, data: &ExpressionData<'a>) -> Option<Cow<'a, str>> {
-    match value(node, data)? {
-        Value::Text(text) => Some(text),
-        _ => None,
-    }
-}
-
-/// Whether it is an address, which CoreDNS documents in brackets where it is IPv6's, and tells without.
-fn is_address(node: &Node) -> bool {
-    matches!(node, Node::Field(Field::ClientIp | Field::ServerIp))
-}
-
-/// What is compared with an address: either way of writing one is the same.
-fn bare(value: Value<'_>) -> Value<'_> {
-    match value {
-        Value::Text(text) if text.starts_with('[') && text.ends_with(']') => {
-            Value::Text(Cow::Owned(text[1..text.len() - 1].to_owned()))
-        }
-        other => other,
-    }
-}
-
-fn contains(list: &Node, wanted: &Value<'_>, is_address: bool, data: &ExpressionData<'_>) -> Option<bool> {
-    match list {
-        Node::List(values) => {
-            for one in values {
-                let one = value(one, data)?;
-                let one = if is_address { bare(one) } else { one };
-                if one == *wanted {
-                    return Some(true);
-                }
+        match node {
+            Node::Nil => Some(Value::Nil),
+            Node::Bool(truth) => Some(Value::Bool(*truth)),
+            Node::Int(number) => Some(Value::Int(*number)),
+            Node::Float(number) => Some(Value::Float(*number)),
+            Node::Text(text) => Some(Value::Text(Cow::Borrowed(text))),
+            Node::List(nodes) => {
+                let values = self.values(nodes)?;
+                self.charged(Value::List(values))
             }
-            Some(false)
+            Node::Range(from, to) => self.range(from, to),
+            Node::Field(told) => Some(field(*told, self.data)),
+            Node::Variable(slot) => {
+                let value = self.variables.get(*slot)?.clone();
+                self.charged(value)
+            }
+            Node::Current(what) => self.current(*what),
+            Node::Let(value, body) => {
+                let value = self.value(value)?;
+                self.variables.push(value);
+                let whole = self.value(body);
+                self.variables.pop();
+                whole
+            }
+            Node::Negative(inner) => match self.value(inner)? {
+                Value::Int(number) => number.checked_neg().map(Value::Int),
+                value => value.float().map(|number| Value::Float(-number)),
+            },
+            Node::Choose(condition, one, other) => {
+                let chosen = if self.truth(condition)? { one } else { other };
+                self.value(chosen)
+            }
+            Node::Else(one, other) => match self.value(one)? {
+                Value::Nil => self.value(other),
+                value => Some(value),
+            },
+            Node::Number(how, one, other) => {
+                let (one, other) = (self.value(one)?, self.value(other)?);
+                let value = number(*how, &one, &other)?;
+                self.charged(value)
+            }
+            Node::Element(value, index) => self.element(value, index),
+            Node::Part(value, from, to) => self.part(value, from.as_deref(), to.as_deref()),
+            Node::Call(function, arguments) => self.call(*function, arguments),
+            Node::Each(each, list, predicate) => self.each(*each, list, predicate),
+            Node::Reduce(list, predicate, first) => self.reduce(list, predicate, first.as_deref()),
+            condition => self.condition(condition).map(Value::Bool),
         }
-        Node::Range(from, to) => match wanted {
-            Value::Int(wanted) => Some((number(from, data)?..=number(to, data)?).contains(wanted)),
+    }
+
+    /// The truth of what is nothing else.
+    fn condition(&mut self, node: &'a Node) -> Option<bool> {
+        match node {
+            Node::Not(inner) => Some(!self.truth(inner)?),
+            Node::All(nodes) => self.first(nodes, false).map(|found| !found),
+            Node::Any(nodes) => self.first(nodes, true),
+            Node::Compare(how, one, other) => self.compare(*how, one, other),
+            Node::In(one, list) => {
+                let wanted = self.value(one)?;
+                self.contains(list, &wanted, is_address(one))
+            }
+            Node::Test(test, one, other) => {
+                let (one, other) = (self.text(one)?, self.text(other)?);
+                Some(match test {
+                    TextTest::Contains => one.contains(&*other),
+                    TextTest::StartsWith => one.starts_with(&*other),
+                    TextTest::EndsWith => one.ends_with(&*other),
+                })
+            }
+            Node::Matches(one, pattern) => Some(pattern.regex().is_match(&self.text(one)?)),
+            Node::InNetwork(address, network) => Some(within(&self.text(address)?, network)),
+            // All others are values of `value`.
             _ => None,
-        },
-        Node::Choose(condition, one, other) => {
-            contains(if truth(condition, data)? { one } else { other }, wanted, is_address, data)
         }
-        _ => None,
     }
-}
 
-fn len(node: &Node, data: &ExpressionData<'_>) -> Option<i64> {
-    match node {
-        Node::List(values) => i64::try_from(values.len()).ok(),
-        Node::Range(from, to) => {
-            let (from, to) = (number(from, data)?, number(to, data)?);
-            if from > to { Some(0) } else { to.checked_sub(from)?.checked_add(1) }
+    /// Whether one of these is `wanted`; those behind it are not looked at.
+    fn first(&mut self, nodes: &'a [Node], wanted: bool) -> Option<bool> {
+        for node in nodes {
+            if self.truth(node)? == wanted {
+                return Some(true);
+            }
         }
-        Node::Choose(condition, one, other) => len(if truth(condition, data)? { one } else { other }, data),
-        other => i64::try_from(text(other, data)?.chars().count()).ok(),
+        Some(false)
     }
-}
 
-fn within(address: &str, network: &IpNet) -> bool {
-    let bare = address.trim_start_matches('[').trim_end_matches(']');
-    bare.parse::<IpAddr>().is_ok_and(|address| network.contains(&address.to_canonical()))
+    fn truth(&mut self, node: &'a Node) -> Option<bool> {
+        match self.value(node)? {
+            Value::Bool(truth) => Some(truth),
+            _ => None,
+        }
+    }
+
+    fn int(&mut self, node: &'a Node) -> Option<i64> {
+        match self.value(node)? {
+            Value::Int(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    fn text(&mut self, node: &'a Node) -> Option<Cow<'a, str>> {
+        match self.value(node)? {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn values(&mut self, nodes: &'a [Node]) -> Option<Vec<Value<'a>>> {
+        nodes.iter().map(|node| self.value(node)).collect()
+    }
+
+    /// A value that was made, where there is room for it.
+    fn charged(&mut self, value: Value<'a>) -> Option<Value<'a>> {
+        self.made = self.made.saturating_add(value.bytes());
+        (self.made <= ROOM).then_some(value)
+    }
+
+    fn range(&mut self, from: &'a Node, to: &'a Node) -> Option<Value<'a>> {
+        let (from, to) = (self.int(from)?, self.int(to)?);
+        if from <= to && to.checked_sub(from)? >= LONGEST_LIST as i64 {
+            return None;
+        }
+        self.charged(Value::List((from..=to).map(Value::Int).collect()))
+    }
+
+    fn current(&mut self, what: Current) -> Option<Value<'a>> {
+        let frame = self.frames.last()?;
+        let value = match what {
+            Current::Element => frame.element.clone(),
+            Current::Accumulator => frame.accumulator.clone(),
+            Current::Index => Value::Int(i64::try_from(frame.index).ok()?),
+        };
+        self.charged(value)
+    }
+
+    fn compare(&mut self, how: Compare, one: &'a Node, other: &'a Node) -> Option<bool> {
+        let with_address = is_address(one) || is_address(other);
+        let (one, other) = (self.value(one)?, self.value(other)?);
+        let (one, other) = if with_address { (bare(one), bare(other)) } else { (one, other) };
+        let order = || one.order(&other);
+        Some(match how {
+            Compare::Equal => one.same(&other),
+            Compare::Differ => !one.same(&other),
+            Compare::Less => order()?.is_lt(),
+            Compare::AtMost => order()?.is_le(),
+            Compare::More => order()?.is_gt(),
+            Compare::AtLeast => order()?.is_ge(),
+        })
+    }
+
+    /// Whether a value is in a list. One that stands there, or is a range, is not made for that.
+    fn contains(&mut self, list: &'a Node, wanted: &Value<'a>, is_address: bool) -> Option<bool> {
+        let is_it = |one: Value<'a>| if is_address { bare(one).same(wanted) } else { one.same(wanted) };
+        match list {
+            Node::List(nodes) => {
+                for node in nodes {
+                    if is_it(self.value(node)?) {
+                        return Some(true);
+                    }
+                }
+                Some(false)
+            }
+            Node::Range(from, to) => {
+                let range = self.int(from)?..=self.int(to)?;
+                Some(match wanted {
+                    Value::Int(wanted) => range.contains(wanted),
+                    Value::Float(wanted) => wanted.fract() == 0.0 && range.contains(&(*wanted as i64)),
+                    _ => false,
+                })
+            }
+            Node::Choose(condition, one, other) => {
+                let chosen = if self.truth(condition)? { one } else { other };
+                self.contains(chosen, wanted, is_address)
+            }
+            list => match self.value(list)? {
+                Value::List(values) => Some(values.into_iter().any(is_it)),
+                _ => None,
+            },
+        }
+    }
+
+    fn element(&mut self, value: &'a Node, index: &'a Node) -> Option<Value<'a>> {
+        let (value, index) = (self.value(value)?, self.int(index)?);
+        let Value::List(mut list) = value else { return None };
+        let index = place(index, list.len())?;
+        Some(list.swap_remove(index))
+    }
+
+    /// A part of a list or of a text, whose places are bytes. Bounds below zero are counted from the end, and those beyond it are the
+    /// end.
+    fn part(&mut self, value: &'a Node, from: Option<&'a Node>, to: Option<&'a Node>) -> Option<Value<'a>> {
+        let value = self.value(value)?;
+        let len = match &value {
+            Value::List(list) => list.len(),
+            Value::Text(text) => text.len(),
+            _ => return None,
+        };
+        let end = i64::try_from(len).ok()?;
+        let mut bound = |node: Option<&'a Node>, none: i64| {
+            let at = node.map_or(Some(none), |node| self.int(node))?;
+            let at = if at < 0 { at.saturating_add(end) } else { at };
+            usize::try_from(at.clamp(0, end)).ok()
+        };
+        let (from, to) = (bound(from, 0)?, bound(to, end)?);
+        let from = from.min(to);
+        match value {
+            Value::List(mut list) => Some(Value::List(list.drain(from..to).collect())),
+            Value::Text(text) => self.charged(Value::made(text.get(from..to)?.to_owned())?),
+            _ => None,
+        }
+    }
+
+    fn call(&mut self, function: Function, arguments: &'a [Node]) -> Option<Value<'a>> {
+        if let (Function::List(OfList::Len), [Node::Range(from, to)]) = (function, arguments) {
+            let (from, to) = (self.int(from)?, self.int(to)?);
+            return Some(Value::Int(if from > to { 0 } else { to.checked_sub(from)?.checked_add(1)? }));
+        }
+        let values = self.values(arguments)?;
+        let value = match (function, values.as_slice()) {
+            (Function::Metadata, [Value::Text(label)]) => Value::made((self.data.meta)(label).unwrap_or_default())?,
+            (Function::InNetwork, [Value::Text(address), Value::Text(network)]) => {
+                let network: ipnet::IpNet = network.parse().ok()?;
+                Value::Bool(within(address, &network))
+            }
+            (function, values) => call(function, values)?,
+        };
+        self.charged(value)
+    }
+
+    /// What a predicate is for an element.
+    fn ask(&mut self, element: Value<'a>, index: usize, predicate: &'a Node) -> Option<Value<'a>> {
+        self.frames.push(Frame { element, index, accumulator: Value::Nil });
+        let value = self.value(predicate);
+        self.frames.pop();
+        value
+    }
+
+    fn each(&mut self, each: Each, list: &'a Node, predicate: &'a Node) -> Option<Value<'a>> {
+        let Value::List(list) = self.value(list)? else { return None };
+        let backwards = matches!(each, Each::FindLast | Each::FindLastIndex);
+        let (mut count, mut kept) = (0, Vec::new());
+        for step in 0..list.len() {
+            let index = if backwards { list.len() - 1 - step } else { step };
+            let element = self.charged(list[index].clone())?;
+            let value = self.ask(element, index, predicate)?;
+            if each == Each::Map {
+                kept.push(value);
+                continue;
+            }
+            let Value::Bool(holds) = value else { return None };
+            match (each, holds) {
+                (Each::All, false) | (Each::None, true) => return Some(Value::Bool(false)),
+                (Each::Any, true) => return Some(Value::Bool(true)),
+                (Each::Find | Each::FindLast, true) => return list.into_iter().nth(index),
+                (Each::FindIndex | Each::FindLastIndex, true) => return i64::try_from(index).ok().map(Value::Int),
+                (Each::Filter, true) => kept.push(list[index].clone()),
+                (_, true) => count += 1,
+                (_, false) => {}
+            }
+        }
+        match each {
+            Each::All | Each::None => Some(Value::Bool(true)),
+            Each::Any => Some(Value::Bool(false)),
+            Each::One => Some(Value::Bool(count == 1)),
+            Each::Count => Some(Value::Int(count)),
+            Each::Filter | Each::Map => self.charged(Value::List(kept)),
+            Each::Find | Each::FindIndex | Each::FindLast | Each::FindLastIndex => Some(Value::Nil),
+        }
+    }
+
+    fn reduce(&mut self, list: &'a Node, predicate: &'a Node, first: Option<&'a Node>) -> Option<Value<'a>> {
+        let Value::List(list) = self.value(list)? else { return None };
+        let mut elements = list.into_iter().enumerate();
+        let mut accumulator = match first {
+            Some(node) => self.value(node)?,
+            None => elements.next()?.1,
+        };
+        for (index, element) in elements {
+            self.frames.push(Frame { element, index, accumulator });
+            let value = self.value(predicate);
+            self.frames.pop();
+            accumulator = value?;
+        }
+        Some(accumulator)
+    }
 }

@@ -1,59 +1,99 @@
 //! From words to a tree with types.
 
+mod each;
+mod values;
+
 use super::{
     Compare, ExpressionError, Node, Number, TextTest, error,
+    functions::{self, Argument},
     lexer::{Kind, Token},
-    types::{FIELDS, Operator, Type, Typed, combine, function, name},
+    types::{Operator, Type, Typed, combine, too_deep},
 };
 
-/// How deep expressions may be nested.
-const DEPTH: usize = 64;
+/// How deep readers of parts may call each other: two for each pair of parentheses.
+const NESTED: usize = 128;
+
+/// How deep what stands between two comparisons may be: it is copied, and what is copied may have copies in it.
+const COPIED: usize = 8;
+const TOO_NESTED: &str = "what stands between two comparisons is nested too deep; give it a name with \"let\"";
 
 /// The whole is a truth.
 pub(super) fn parse(tokens: &[Token]) -> Result<Node, ExpressionError> {
-    let mut parser = Parser { tokens, next: 0, depth: 0 };
-    let (node, kind) = parser.whole()?;
-    if let Some(token) = parser.peek() {
-        return error(token.at, format!("here the expression has to end, {} follows", told(&token.kind)));
+    let mut parser = Parser { tokens, next: 0, depth: 0, variables: Vec::new(), frames: Vec::new() };
+    let whole = parser.whole()?;
+    match parser.peek() {
+        None => {}
+        Some(Token { at, kind: Kind::Sign("=") }) => {
+            return error(*at, "\"=\" stands only behind \"let\" and a name; what is equal is compared by \"==\"");
+        }
+        Some(token) => {
+            return error(token.at, format!("here the expression has to end, {} follows", told(&token.kind)));
+        }
     }
-    match kind {
-        Type::Bool => Ok(node),
-        other => error(1, format!("the whole has to be true or false, it is {}", name(other))),
+    if whole.kind.fits(Type::BOOL) {
+        return Ok(whole.node);
     }
+    error(1, format!("the whole has to be true or false, it is {}", whole.kind))
 }
 
 struct Parser<'a> {
     tokens: &'a [Token],
     next: usize,
     depth: usize,
+    /// What `let` has named, innermost last.
+    variables: Vec<(String, Type)>,
+    /// What the elements are that are asked, innermost last.
+    frames: Vec<Frame>,
 }
 
-const OPERATORS: [(&str, Operator, u8); 21] = [
-    ("or", Operator::Or, 1),
-    ("||", Operator::Or, 1),
-    ("and", Operator::And, 2),
-    ("&&", Operator::And, 2),
-    ("==", Operator::Compare(Compare::Equal), 3),
-    ("!=", Operator::Compare(Compare::Differ), 3),
-    ("<", Operator::Compare(Compare::Less), 3),
-    ("<=", Operator::Compare(Compare::AtMost), 3),
-    (">", Operator::Compare(Compare::More), 3),
-    (">=", Operator::Compare(Compare::AtLeast), 3),
-    ("in", Operator::In, 3),
-    ("contains", Operator::Test(TextTest::Contains), 3),
-    ("startsWith", Operator::Test(TextTest::StartsWith), 3),
-    ("endsWith", Operator::Test(TextTest::EndsWith), 3),
-    ("matches", Operator::Matches, 3),
-    ("..", Operator::Range, 4),
-    ("+", Operator::Number(Number::Plus), 5),
-    ("-", Operator::Number(Number::Minus), 5),
-    ("*", Operator::Number(Number::Times), 7),
-    ("%", Operator::Number(Number::Remainder), 7),
-    ("not", Operator::In, 3),
+/// What `#` is here.
+struct Frame {
+    element: Type,
+    /// There is an `#acc`.
+    accumulates: bool,
+}
+
+/// How strongly operators bind, as in expr-lang.
+const OPERATORS: [(&str, Operator, u16); 25] = [
+    ("or", Operator::Or, 10),
+    ("||", Operator::Or, 10),
+    ("and", Operator::And, 15),
+    ("&&", Operator::And, 15),
+    ("==", Operator::Compare(Compare::Equal), 20),
+    ("!=", Operator::Compare(Compare::Differ), 20),
+    ("<", Operator::Compare(Compare::Less), 20),
+    ("<=", Operator::Compare(Compare::AtMost), 20),
+    (">", Operator::Compare(Compare::More), 20),
+    (">=", Operator::Compare(Compare::AtLeast), 20),
+    ("in", Operator::In, 20),
+    ("contains", Operator::Test(TextTest::Contains), 20),
+    ("startsWith", Operator::Test(TextTest::StartsWith), 20),
+    ("endsWith", Operator::Test(TextTest::EndsWith), 20),
+    ("matches", Operator::Matches, 20),
+    ("..", Operator::Range, 25),
+    ("+", Operator::Number(Number::Plus), 30),
+    ("-", Operator::Number(Number::Minus), 30),
+    ("*", Operator::Number(Number::Times), 60),
+    ("/", Operator::Number(Number::Divide), 60),
+    ("%", Operator::Number(Number::Remainder), 60),
+    ("**", Operator::Number(Number::Power), POWER),
+    ("^", Operator::Number(Number::Power), POWER),
+    ("??", Operator::Else, 500),
+    // It stands before those that it negates.
+    ("not", Operator::In, 20),
 ];
+const POWER: u16 = 100;
 /// `not` before a value binds more strongly than a comparison.
-const NOT: u8 = 6;
-const NEGATIVE: u8 = 8;
+const NOT: u16 = 50;
+const SIGN: u16 = 90;
+
+/// An operator that follows.
+struct Found {
+    at: usize,
+    operator: Operator,
+    binds: u16,
+    negated: bool,
+}
 
 impl Parser<'_> {
     fn peek(&self) -> Option<&Token> {
@@ -64,8 +104,18 @@ impl Parser<'_> {
         self.peek().or_else(|| self.tokens.last()).map_or(1, |token| token.at)
     }
 
+    fn is(&self, sign: &str) -> bool {
+        self.peek().is_some_and(|token| matches!(&token.kind, Kind::Sign(own) if *own == sign))
+    }
+
     fn sign(&mut self, sign: &str) -> bool {
-        let is = self.peek().is_some_and(|token| matches!(&token.kind, Kind::Sign(own) if *own == sign));
+        let is = self.is(sign);
+        self.next += usize::from(is);
+        is
+    }
+
+    fn word(&mut self, word: &str) -> bool {
+        let is = self.peek().is_some_and(|token| matches!(&token.kind, Kind::Word(own) if own == word));
         self.next += usize::from(is);
         is
     }
@@ -74,54 +124,117 @@ impl Parser<'_> {
         if self.sign(sign) { Ok(()) } else { error(self.at(), format!("here \"{sign}\" is missing")) }
     }
 
-    /// An expression, perhaps with `? :`.
-    fn whole(&mut self) -> Result<Typed, ExpressionError> {
+    /// Reads a part one deeper.
+    fn deeper(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<Typed, ExpressionError>,
+    ) -> Result<Typed, ExpressionError> {
+        if self.depth >= NESTED {
+            return too_deep(self.at());
+        }
         self.depth += 1;
-        if self.depth > DEPTH {
-            return error(self.at(), format!("the expression is nested more than {DEPTH} deep"));
-        }
-        let at = self.at();
-        let (condition, kind) = self.binary(0)?;
-        if !self.sign("?") {
-            self.depth -= 1;
-            return Ok((condition, kind));
-        }
-        if kind != Type::Bool {
-            return error(at, format!("before \"?\" has to stand what is true or false, it is {}", name(kind)));
-        }
-        let (one, kind) = self.whole()?;
-        self.needs(":")?;
-        let at = self.at();
-        let (other, second) = self.whole()?;
+        let part = read(self);
         self.depth -= 1;
-        if kind != second {
-            return error(
-                at,
-                format!("both sides of \":\" have to be of one kind: {} and {}", name(kind), name(second)),
-            );
-        }
-        Ok((Node::Choose(Box::new(condition), Box::new(one), Box::new(other)), kind))
+        part
     }
 
-    fn binary(&mut self, least: u8) -> Result<Typed, ExpressionError> {
+    /// An expression, perhaps with `let` before it or `? :` behind it.
+    fn whole(&mut self) -> Result<Typed, ExpressionError> {
+        self.deeper(|parser| if parser.word("let") { parser.declaration() } else { parser.choice() })
+    }
+
+    /// `NAME = VALUE; WHOLE`, behind `let`.
+    fn declaration(&mut self) -> Result<Typed, ExpressionError> {
+        let at = self.at();
+        let name = match self.peek() {
+            Some(Token { kind: Kind::Word(name), .. }) => name.clone(),
+            _ => return error(at, "behind \"let\" a name is missing"),
+        };
+        if functions::is_taken(&name) || self.variables.iter().any(|(known, _)| *known == name) {
+            return error(at, format!("{name:?} means something already; a variable needs a name of its own"));
+        }
+        self.next += 1;
+        self.needs("=")?;
+        let value = self.whole()?;
+        self.needs(";")?;
+        self.variables.push((name, value.kind));
+        let whole = self.whole()?;
+        self.variables.pop();
+        let below = value.deep.max(whole.deep);
+        Typed::over(at, Node::Let(Box::new(value.node), Box::new(whole.node)), whole.kind, below)
+    }
+
+    fn choice(&mut self) -> Result<Typed, ExpressionError> {
+        let at = self.at();
+        let condition = self.binary(0)?;
+        if !self.sign("?") {
+            return Ok(condition);
+        }
+        if !condition.kind.fits(Type::BOOL) {
+            return error(at, format!("before \"?\" has to stand what is true or false, it is {}", condition.kind));
+        }
+        // `a ?: b` is `a ? a : b`, and where `a` is chosen it is true.
+        let one = if self.is(":") { Typed::leaf(Node::Bool(true), condition.kind) } else { self.whole()? };
+        self.needs(":")?;
+        let other_at = self.at();
+        let other = self.whole()?;
+        let Some(kind) = one.kind.joint(other.kind) else {
+            let (one, other) = (one.kind, other.kind);
+            return error(other_at, format!("both sides of \":\" have to be of one kind: {one} and {other}"));
+        };
+        let below = condition.deep.max(one.deep).max(other.deep);
+        let [condition, one, other] = [condition, one, other].map(|part| Box::new(part.node));
+        Typed::over(at, Node::Choose(condition, one, other), kind, below)
+    }
+
+    /// Values with operators between them that bind at least so strongly.
+    fn binary(&mut self, least: u16) -> Result<Typed, ExpressionError> {
+        self.deeper(|parser| parser.chain(least))
+    }
+
+    fn chain(&mut self, least: u16) -> Result<Typed, ExpressionError> {
+        let start = self.at();
         let mut left = self.unary()?;
+        // What the comparison before was made with, and where it stands.
+        let mut compared: Option<Argument> = None;
         loop {
-            let Some((at, operator, binds, negated)) = self.operator() else { return Ok(left) };
-            if binds <= least {
-                return Ok(left);
+            if least == 0 && self.sign("|") {
+                left = self.piped(Argument { at: start, value: left })?;
+                compared = None;
+                continue;
             }
+            let Some(Found { at, operator, binds, negated }) = self.operator().filter(|found| found.binds >= least)
+            else {
+                return Ok(left);
+            };
             self.next += 1 + usize::from(negated);
             let right_at = self.at();
-            let right = self.binary(binds)?;
-            left = combine(at, right_at, operator, left, right)?;
+            // Powers are of what stands to their right.
+            let right = self.binary(if binds == POWER { binds } else { binds + 1 })?;
+            // As in expr-lang, `a == b == c` is no chain: it is `(a == b) == c`.
+            let compares =
+                matches!(operator, Operator::Compare(how) if !matches!(how, Compare::Equal | Compare::Differ));
+            let behind = compares.then(|| Argument { at: right_at, value: right.clone() });
+            left = match compared.take().filter(|_| compares) {
+                // `1 < x < 5` is both of them.
+                Some(middle) => {
+                    if middle.value.deep > COPIED {
+                        return error(middle.at, TOO_NESTED);
+                    }
+                    let second = combine(at, right_at, operator, middle.value, right)?;
+                    combine(at, right_at, Operator::And, left, second)?
+                }
+                None => combine(at, right_at, operator, left, right)?,
+            };
+            compared = behind;
             if negated {
-                left.0 = Node::Not(Box::new(left.0));
+                left = Typed::over(at, Node::Not(Box::new(left.node)), Type::BOOL, left.deep)?;
             }
         }
     }
 
     /// The operator that follows, and whether `not` stands before it.
-    fn operator(&self) -> Option<(usize, Operator, u8, bool)> {
+    fn operator(&self) -> Option<Found> {
         let named = |token: &Token| {
             let word = match &token.kind {
                 Kind::Word(word) => word.as_str(),
@@ -133,94 +246,34 @@ impl Parser<'_> {
         let token = self.peek()?;
         let (word, operator, binds) = named(token)?;
         if word != "not" {
-            return Some((token.at, operator, binds, false));
+            return Some(Found { at: token.at, operator, binds, negated: false });
         }
-        let (_, operator, binds) = named(self.tokens.get(self.next + 1)?)?;
-        matches!(operator, Operator::In | Operator::Test(_) | Operator::Matches)
-            .then_some((token.at, operator, binds, true))
+        let (word, operator, binds) = named(self.tokens.get(self.next + 1)?)?;
+        let negates = word != "not" && matches!(operator, Operator::In | Operator::Test(_) | Operator::Matches);
+        negates.then_some(Found { at: token.at, operator, binds, negated: true })
     }
 
     fn unary(&mut self) -> Result<Typed, ExpressionError> {
         let at = self.at();
-        let not = self.sign("!") || {
-            let word = self.peek().is_some_and(|token| token.kind == Kind::Word("not".to_owned()));
-            self.next += usize::from(word);
-            word
-        };
-        let negative = !not && self.sign("-");
-        if !not && !negative {
-            return self.value();
-        }
-        self.depth += 1;
-        if self.depth > DEPTH {
-            return error(at, format!("the expression is nested more than {DEPTH} deep"));
-        }
-        let (node, kind) = self.binary(if not { NOT } else { NEGATIVE })?;
-        self.depth -= 1;
-        match (not, kind) {
-            (true, Type::Bool) => Ok((Node::Not(Box::new(node)), kind)),
-            (false, Type::Int) => Ok((Node::Negative(Box::new(node)), kind)),
-            (true, _) => error(at, format!("\"not\" is for what is true or false, not for {}", name(kind))),
-            (false, _) => error(at, format!("\"-\" is for numbers, not for {}", name(kind))),
-        }
-    }
-
-    fn value(&mut self) -> Result<Typed, ExpressionError> {
-        let Some(token) = self.peek().cloned() else { return error(self.at(), "behind this a value is missing") };
-        self.next += 1;
-        match token.kind {
-            Kind::Text(text) => Ok((Node::Text(text), Type::Text)),
-            Kind::Int(value) => Ok((Node::Int(value), Type::Int)),
-            Kind::Word(word) if word == "true" || word == "false" => Ok((Node::Bool(word == "true"), Type::Bool)),
-            Kind::Word(word) => self.call(&word, token.at),
-            Kind::Sign("(") => {
-                let inner = self.whole()?;
-                self.needs(")")?;
-                Ok(inner)
+        if self.sign("!") || self.word("not") {
+            let inner = self.binary(NOT)?;
+            if !inner.kind.fits(Type::BOOL) {
+                return error(at, format!("\"not\" is for what is true or false, not for {}", inner.kind));
             }
-            Kind::Sign("[") => self.list(token.at),
-            kind => error(token.at, format!("here a value is missing, {} stands", told(&kind))),
+            return Typed::over(at, Node::Not(Box::new(inner.node)), Type::BOOL, inner.deep);
         }
-    }
-
-    fn list(&mut self, at: usize) -> Result<Typed, ExpressionError> {
-        let values = self.values("]")?;
-        let kind = match values.first() {
-            None => Type::Nothing,
-            Some((_, Type::Int)) => Type::Ints,
-            Some((_, Type::Text)) => Type::Texts,
-            Some((_, other)) => return error(at, format!("a list is of numbers or texts, not of {}", name(*other))),
-        };
-        if values.iter().any(|(_, other)| *other != values[0].1) {
-            return error(at, "all values of a list have to be of one kind");
+        let negative = self.is("-");
+        if !self.sign("-") && !self.sign("+") {
+            let value = self.value()?;
+            return self.parts(value);
         }
-        Ok((Node::List(values.into_iter().map(|(node, _)| node).collect()), kind))
-    }
-
-    /// Values with commas between them, up to a sign.
-    fn values(&mut self, end: &str) -> Result<Vec<Typed>, ExpressionError> {
-        let mut values = Vec::new();
-        while !self.sign(end) {
-            if !values.is_empty() {
-                self.needs(",")?;
-            }
-            values.push(self.whole()?);
+        let inner = self.binary(SIGN)?;
+        let sign = if negative { "-" } else { "+" };
+        match inner.kind.fits(Type::FLOAT) {
+            false => error(at, format!("\"{sign}\" is for numbers, not for {}", inner.kind)),
+            true if negative => Typed::over(at, Node::Negative(Box::new(inner.node)), inner.kind, inner.deep),
+            true => Ok(inner),
         }
-        Ok(values)
-    }
-
-    fn call(&mut self, word: &str, at: usize) -> Result<Typed, ExpressionError> {
-        if !self.sign("(") {
-            return error(at, format!("{word:?} is not known; a function is called as {word}()"));
-        }
-        let arguments = self.values(")")?;
-        if let Some((_, field, kind)) = FIELDS.iter().find(|(name, ..)| *name == word) {
-            return match arguments.len() {
-                0 => Ok((Node::Field(*field), *kind)),
-                _ => error(at, format!("{word}() takes no arguments")),
-            };
-        }
-        function(word, at, arguments)
     }
 }
 
@@ -229,6 +282,8 @@ fn told(kind: &Kind) -> String {
         Kind::Word(word) => format!("{word:?}"),
         Kind::Text(_) => "a text".to_owned(),
         Kind::Int(value) => value.to_string(),
+        Kind::Float(value) => value.to_string(),
+        Kind::Element(name) => format!("\"#{name}\""),
         Kind::Sign(sign) => format!("{sign:?}"),
     }
 }

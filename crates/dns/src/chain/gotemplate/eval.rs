@@ -30,6 +30,10 @@ fn root(data: &TemplateData<'_>) -> Value {
     };
     let question =
         map(&[("Name", text(data.name)), ("Qtype", number(data.question.0)), ("Qclass", number(data.question.1))]);
+    // Other versions than 0 are answered before (RFC 6891 §6.1.3).
+    let edns = |(size, dnssec_ok): (u16, bool)| {
+        map(&[("UDPSize", number(size)), ("Do", Value::Bool(dnssec_ok)), ("Version", Value::Int(0))])
+    };
     let message = map(&[
         ("Id", number(id)),
         ("Opcode", number((flags & flag::OPCODE) >> 11)),
@@ -43,6 +47,7 @@ fn root(data: &TemplateData<'_>) -> Value {
         ("AuthenticatedData", is(flag::AD)),
         ("CheckingDisabled", is(flag::CD)),
         ("Question", Value::List(vec![question.clone()])),
+        ("IsEdns0", data.edns.map_or(Value::Nil, edns)),
     ]);
     let mut groups: Vec<(String, Value)> =
         data.groups.iter().map(|(name, value)| ((*name).to_owned(), text(value))).collect();

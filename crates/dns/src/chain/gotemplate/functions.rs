@@ -1,6 +1,6 @@
 //! The functions of templates.
 
-use super::{Operand, Value, print};
+use super::{Operand, Value, escape, print};
 
 /// A function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,17 +20,20 @@ pub(super) enum Function {
     Le,
     Gt,
     Ge,
+    Html,
+    Js,
+    UrlQuery,
     ParseInt,
 }
 
 /// Names, and the least and the most arguments.
-const FUNCTIONS: [(&str, Function, usize, usize); 16] = [
+const FUNCTIONS: [(&str, Function, usize, usize); 19] = [
     ("and", Function::And, 1, usize::MAX),
     ("or", Function::Or, 1, usize::MAX),
     ("not", Function::Not, 1, 1),
     ("len", Function::Len, 1, 1),
     ("index", Function::Index, 1, usize::MAX),
-    ("slice", Function::Slice, 1, 3),
+    ("slice", Function::Slice, 1, 4),
     ("print", Function::Print, 0, usize::MAX),
     ("printf", Function::Printf, 1, usize::MAX),
     ("println", Function::Println, 0, usize::MAX),
@@ -40,6 +43,9 @@ const FUNCTIONS: [(&str, Function, usize, usize); 16] = [
     ("le", Function::Le, 2, 2),
     ("gt", Function::Gt, 2, 2),
     ("ge", Function::Ge, 2, 2),
+    ("html", Function::Html, 1, usize::MAX),
+    ("js", Function::Js, 1, usize::MAX),
+    ("urlquery", Function::UrlQuery, 1, usize::MAX),
     ("parseInt", Function::ParseInt, 3, 3),
 ];
 
@@ -62,9 +68,9 @@ pub(super) fn check(function: Function, arguments: &[Operand], count: usize) -> 
     }
     match (function, arguments.first()) {
         (Function::Printf, Some(Operand::Constant(Value::Text(format)))) => {
-            let verbs = print::verbs(format)?;
-            if verbs != count - 1 {
-                return Err(format!("the format {format:?} is for {verbs} values, there are {}", count - 1));
+            let (least, most) = print::takes(format)?;
+            if count - 1 < least || most.is_some_and(|most| count - 1 > most) {
+                return Err(format!("the format {format:?} is for {least} values, there are {}", count - 1));
             }
             Ok(())
         }
@@ -110,6 +116,9 @@ pub(super) fn call(function: Function, arguments: &[Value]) -> Result<Value, Str
         (Function::Le, [one, other]) => order(one, other).map(|order| Value::Bool(order.is_le())),
         (Function::Gt, [one, other]) => order(one, other).map(|order| Value::Bool(order.is_gt())),
         (Function::Ge, [one, other]) => order(one, other).map(|order| Value::Bool(order.is_ge())),
+        (Function::Html, values) => Ok(Value::Text(escape::html(&print::print(values)))),
+        (Function::Js, values) => Ok(Value::Text(escape::js(&print::print(values)))),
+        (Function::UrlQuery, values) => Ok(Value::Text(escape::url_query(&print::print(values)))),
         (Function::ParseInt, [Value::Text(text), Value::Int(base), Value::Int(bits)]) => parse_int(text, *base, *bits),
         _ => Err("a value is not of the kind that the function takes".to_owned()),
     }
@@ -145,8 +154,12 @@ fn slice(value: &Value, bounds: &[Value]) -> Result<Value, String> {
         Some(_) => Err("a bound has to be a number"),
     };
     let (from, to) = (bound(0, 0)?, bound(1, len)?);
-    if from > to {
+    // The third bound of a list's part is how far it may grow, which nothing here does.
+    if from > to || to > bound(2, len)? {
         return Err("this part ends before it begins".to_owned());
+    }
+    if bounds.len() > 2 && matches!(value, Value::Text(_)) {
+        return Err("a part of a text has two bounds".to_owned());
     }
     match value {
         Value::List(list) => Ok(Value::List(list[from..to].to_vec())),

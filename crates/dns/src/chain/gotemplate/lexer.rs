@@ -1,6 +1,7 @@
 //! Words of a template.
 
 use super::{TemplateError, error};
+use crate::chain::escape;
 
 /// A part of a template.
 #[derive(Debug)]
@@ -149,10 +150,7 @@ fn token(chars: &[char], at: usize) -> Result<(Kind, usize), TemplateError> {
             Some(end) => (Kind::Text(chars[at + 1..end].iter().collect()), end + 1),
             None => return error(at + 1, "this text never ends"),
         },
-        '\'' => match (next, chars.get(at + 2)) {
-            (Some(c), Some('\'')) if c != '\\' => (Kind::Int(i128::from(u32::from(c))), at + 3),
-            _ => return error(at + 1, "this character is not one between single quotes"),
-        },
+        '\'' => character(chars, at)?,
         c if c.is_ascii_digit() || (matches!(c, '-' | '+') && next.is_some_and(|c| c.is_ascii_digit())) => {
             number(chars, at)?
         }
@@ -175,10 +173,27 @@ fn number(chars: &[char], at: usize) -> Result<(Kind, usize), TemplateError> {
     let (radix, digits) = prefixes
         .iter()
         .find_map(|(prefix, radix)| digits.strip_prefix(prefix).map(|digits| (*radix, digits)))
-        .unwrap_or((10, digits));
+        // As in Go: a zero before it makes it octal.
+        .unwrap_or_else(|| match digits.strip_prefix('0') {
+            Some(octal) if !octal.is_empty() => (8, octal),
+            _ => (10, digits),
+        });
     match i64::from_str_radix(digits, radix) {
         Ok(value) => Ok((Kind::Int(if negative { -i128::from(value) } else { value.into() }), at + len)),
         Err(_) => error(at + 1, format!("{text:?} is no whole number")),
+    }
+}
+
+/// A character between single quotes: its number.
+fn character(chars: &[char], at: usize) -> Result<(Kind, usize), TemplateError> {
+    let read = match chars.get(at + 1) {
+        Some('\\') => escape::read(chars, at + 1),
+        Some('\'' | '\n') | None => None,
+        Some(c) => Some((*c, at + 2)),
+    };
+    match read {
+        Some((c, end)) if chars.get(end) == Some(&'\'') => Ok((Kind::Int(i128::from(u32::from(c))), end + 1)),
+        _ => error(at + 1, "this character is not one between single quotes"),
     }
 }
 
@@ -188,16 +203,13 @@ fn quoted(chars: &[char], at: usize) -> Result<(Kind, usize), TemplateError> {
     loop {
         match (chars.get(rest), chars.get(rest + 1)) {
             (Some('"'), _) => return Ok((Kind::Text(text), rest + 1)),
-            (Some('\\'), Some(escaped)) => {
-                text.push(match escaped {
-                    'n' => '\n',
-                    't' => '\t',
-                    'r' => '\r',
-                    '"' | '\\' | '\'' => *escaped,
-                    other => return error(rest + 1, format!("\"\\{other}\" is no escape of a text")),
-                });
-                rest += 2;
-            }
+            (Some('\\'), Some(escaped)) => match escape::read(chars, rest) {
+                Some((c, end)) => {
+                    text.push(c);
+                    rest = end;
+                }
+                None => return error(rest + 1, format!("\"\\{escaped}\" is no escape of a text")),
+            },
             (Some('\n') | None, _) | (Some('\\'), None) => return error(at + 1, "this text never ends"),
             (Some(&other), _) => {
                 text.push(other);

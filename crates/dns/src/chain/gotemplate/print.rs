@@ -53,8 +53,10 @@ fn plain(value: &Value, out: &mut String) {
     }
 }
 
-/// A verb: `%-5s`, `%05d`, `%.3s`.
+/// A verb: `%-5s`, `%05d`, `%.3s`, `%[1]s`.
 struct Verb {
+    /// Which of the values it writes, from 0.
+    value: usize,
     left: bool,
     plus: bool,
     zeros: bool,
@@ -67,27 +69,40 @@ struct Verb {
 /// The widest field: a format must not make an answer large.
 const WIDEST: usize = 255;
 
-/// How many values a format takes.
-pub(super) fn verbs(format: &str) -> Result<usize, String> {
-    Ok(pieces(format)?.iter().filter(|piece| matches!(piece, Piece::Verb(_))).count())
+/// How many values a format takes: the least, and the most where it does not say which ones it takes.
+pub(super) fn takes(format: &str) -> Result<(usize, Option<usize>), String> {
+    let Pieces { pieces, says_which, .. } = pieces(format)?;
+    let value = |piece: &Piece| if let Piece::Verb(verb) = piece { Some(verb.value + 1) } else { None };
+    let least = pieces.iter().filter_map(value).max().unwrap_or(0);
+    Ok((least, Some(least).filter(|_| !says_which)))
 }
 
 pub(super) fn printf(format: &str, values: &[Value]) -> Result<String, String> {
-    let mut values = values.iter();
+    let (_, most) = takes(format)?;
+    if most.is_some_and(|most| values.len() > most) {
+        return Err("there are more values than the format has verbs".to_owned());
+    }
     let mut out = String::new();
-    for piece in pieces(format)? {
+    for piece in pieces(format)?.pieces {
         match piece {
             Piece::Text(text) => out.push_str(&text),
             Piece::Verb(verb) => {
-                let value = values.next().ok_or("the format has more verbs than there are values")?;
+                let value = values.get(verb.value).ok_or("the format has more verbs than there are values")?;
                 out.push_str(&verb.write(value)?);
             }
         }
     }
-    match values.next() {
-        None => Ok(out),
-        Some(_) => Err("there are more values than the format has verbs".to_owned()),
-    }
+    Ok(out)
+}
+
+/// A format in pieces.
+#[derive(Default)]
+struct Pieces {
+    pieces: Vec<Piece>,
+    /// The value that the next verb writes.
+    next: usize,
+    /// Some verb says which value it writes.
+    says_which: bool,
 }
 
 enum Piece {
@@ -95,8 +110,8 @@ enum Piece {
     Verb(Verb),
 }
 
-fn pieces(format: &str) -> Result<Vec<Piece>, String> {
-    let mut pieces = Vec::new();
+fn pieces(format: &str) -> Result<Pieces, String> {
+    let mut all = Pieces::default();
     let mut chars = format.chars().peekable();
     let mut text = String::new();
     while let Some(next) = chars.next() {
@@ -108,16 +123,25 @@ fn pieces(format: &str) -> Result<Vec<Piece>, String> {
             text.push('%');
             continue;
         }
-        pieces.push(Piece::Text(std::mem::take(&mut text)));
-        pieces.push(Piece::Verb(verb(&mut chars)?));
+        all.pieces.push(Piece::Text(std::mem::take(&mut text)));
+        let verb = verb(&mut chars, &mut all)?;
+        all.pieces.push(Piece::Verb(verb));
     }
-    pieces.push(Piece::Text(text));
-    Ok(pieces)
+    all.pieces.push(Piece::Text(text));
+    Ok(all)
 }
 
-fn verb(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<Verb, String> {
-    let mut verb =
-        Verb { left: false, plus: false, zeros: false, alternate: false, width: 0, precision: None, letter: 'v' };
+fn verb(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, all: &mut Pieces) -> Result<Verb, String> {
+    let mut verb = Verb {
+        value: 0,
+        left: false,
+        plus: false,
+        zeros: false,
+        alternate: false,
+        width: 0,
+        precision: None,
+        letter: 'v',
+    };
     while let Some(flag) = chars.next_if(|c| matches!(c, '-' | '+' | '0' | '#' | ' ')) {
         match flag {
             '-' => verb.left = true,
@@ -139,9 +163,17 @@ fn verb(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<Verb, St
     if chars.next_if_eq(&'.').is_some() {
         verb.precision = Some(number(chars)?);
     }
+    if chars.next_if_eq(&'[').is_some() {
+        let which = number(chars)?.checked_sub(1).filter(|_| chars.next_if_eq(&']').is_some());
+        all.next = which.ok_or("which value a verb writes is said as in \"%[1]s\", from 1")?;
+        all.says_which = true;
+    }
+    verb.value = all.next;
+    all.next += 1;
     verb.letter = chars.next().ok_or("the format ends within a verb")?;
-    if !"vsdxXobqtc".contains(verb.letter) {
-        return Err(format!("verb \"%{}\" is not known; known are %v %s %d %x %X %o %b %q %t %c %%", verb.letter));
+    if !"vsdxXoObqtcU".contains(verb.letter) {
+        let letter = verb.letter;
+        return Err(format!("verb \"%{letter}\" is not known; known are %v %s %d %x %X %o %O %b %q %t %c %U %%"));
     }
     Ok(verb)
 }
@@ -159,7 +191,10 @@ impl Verb {
             }
             ('x', Value::Text(text)) => text.bytes().map(|byte| format!("{byte:02x}")).collect(),
             ('X', Value::Text(text)) => text.bytes().map(|byte| format!("{byte:02X}")).collect(),
-            ('d' | 'x' | 'X' | 'o' | 'b', Value::Int(number)) => return Ok(self.padded(&self.digits(*number), true)),
+            ('U', Value::Int(number)) => format!("U+{number:04X}"),
+            ('d' | 'x' | 'X' | 'o' | 'O' | 'b', Value::Int(number)) => {
+                return Ok(self.padded(&self.digits(*number), true));
+            }
             (letter, _) => return Err(format!("\"%{letter}\" cannot write this value")),
         };
         Ok(self.padded(&text, false))
@@ -175,6 +210,7 @@ impl Verb {
             'x' => ("0x", format!("{size:x}")),
             'X' => ("0X", format!("{size:X}")),
             'o' => ("0", format!("{size:o}")),
+            'O' => ("0o", format!("{size:o}")),
             'b' => ("0b", format!("{size:b}")),
             _ => ("", size.to_string()),
         };
@@ -186,7 +222,8 @@ impl Verb {
             ""
         };
         let zeros = "0".repeat(self.precision.unwrap_or(0).saturating_sub(digits.len()));
-        format!("{sign}{}{zeros}{digits}", if self.alternate { prefix } else { "" })
+        let prefix = if self.alternate || self.letter == 'O' { prefix } else { "" };
+        format!("{sign}{prefix}{zeros}{digits}")
     }
 
     fn padded(&self, text: &str, number: bool) -> String {

@@ -9,6 +9,7 @@ pub(super) enum Shape {
     Message,
     Question,
     Questions,
+    Edns,
     Texts,
     Groups,
     /// A text, a number or a truth: it has no fields.
@@ -26,6 +27,8 @@ pub(super) fn field(of: Shape, name: &str, groups: &[&str], at: usize) -> Result
         (Shape::Root, "Message") => Shape::Message,
         (Shape::Root, "Question") => Shape::Question,
         (Shape::Message, "Question") => Shape::Questions,
+        (Shape::Message, "IsEdns0") => Shape::Edns,
+        (Shape::Edns, "UDPSize" | "Do" | "Version") => Shape::Plain,
         (Shape::Message, name) if MESSAGE.contains(&name) => Shape::Plain,
         (Shape::Question, "Name" | "Qtype" | "Qclass") => Shape::Plain,
         (Shape::Groups, name) if groups.contains(&name) => Shape::Plain,

@@ -11,12 +11,17 @@ const DATA: TemplateData<'static> = TemplateData {
     remote: "10.244.1.2",
     question: (1, 1),
     header: (7, 0x0110),
+    edns: Some((1232, true)),
     meta: &|label| (label == "kubernetes/client-namespace").then(|| "shop".to_owned()),
 };
 
 fn render(text: &str) -> Result<String, String> {
+    render_for(text, &DATA)
+}
+
+fn render_for(text: &str, data: &TemplateData<'_>) -> Result<String, String> {
     let template = GoTemplate::parse(text, &["a", "b", "c"]).map_err(|error| format!("load: {error}"))?;
-    template.render(&DATA).map_err(|error| format!("render: {error}"))
+    template.render(data).map_err(|error| format!("render: {error}"))
 }
 
 #[test]
@@ -77,10 +82,28 @@ fn a_template_prints_as_go_does() {
         ("{{ (index .Message.Question 0).Name }}", "ip-10-1-2-3.example."),
         ("{{ slice .Name 0 2 }}{{ index .Name 0 }}", "ip105"),
         ("{{ nil | print }}", "<no value>"),
+        ("{{ printf \"%[2]s.%[1]s.%s\" .Group.a .Group.b }}", "ff.10.ff"),
+        ("{{ printf \"%5[1]d|%U|%O|%O\" 7 65 8 -8 }}", "    7|U+0041|0o10|-0o10"),
+        ("{{ \"\\x41\\u00e9\\101\\a\" }}{{ '\\n' }}{{ '\\'' }}{{ 017 }}{{ 0 }}", "AéA\u{7}1039150"),
+        ("{{ html \"<a b='c'>\" \"&\" }}", "&lt;a b=&#39;c&#39;&gt;&amp;"),
+        ("{{ js \"it's <b>\" | print }}{{ js \"\\n=\" }}", "it\\'s \\u003Cb\\u003E\\u000A\\u003D"),
+        ("{{ urlquery .Name 1 2 }}{{ \"a b/é\" | urlquery }}", "ip-10-1-2-3.example.1+2a+b%2F%C3%A9"),
+        ("{{ slice .Match 0 1 2 }}", "[ip-10-1-2-3]"),
     ];
     for (text, expected) in cases {
         assert_eq!(render(text).as_deref(), Ok(expected), "{text}");
     }
+}
+
+#[test]
+fn a_template_tells_of_edns_where_there_is_any() {
+    let text = "{{ with .Message.IsEdns0 }}{{ .UDPSize }} {{ .Do }} {{ .Version }}{{ else }}none{{ end }}";
+    assert_eq!(render(text).as_deref(), Ok("1232 true 0"));
+    let without = TemplateData { edns: None, ..DATA };
+    assert_eq!(render_for(text, &without).as_deref(), Ok("none"));
+    let error = render_for("{{ .Message.IsEdns0.Do }}", &without).unwrap_err();
+    assert!(error.starts_with("render: this value has no field \"Do\""), "{error}");
+    assert!(render("{{ .Message.IsEdns0.Option }}").unwrap_err().starts_with("load: field \"Option\" is not known"));
 }
 
 #[test]
@@ -99,6 +122,12 @@ fn what_is_not_known_is_said_when_the_template_is_loaded() {
         ("{{ eq 1 }}", "load: \"eq\" has 1 arguments; it takes at least 2"),
         ("{{ printf \"%y\" 1 }}", "load: verb \"%y\" is not known"),
         ("{{ printf \"%d %d\" 1 }}", "load: the format \"%d %d\" is for 2 values, there are 1"),
+        ("{{ printf \"%[3]d\" 1 2 }}", "load: the format \"%[3]d\" is for 3 values, there are 2"),
+        ("{{ printf \"%[0]d\" 1 }}", "load: which value a verb writes is said as in"),
+        ("{{ '\\q' }}", "load: this character is not one between single quotes (at character 4)"),
+        ("{{ \"\\q\" }}", "load: \"\\q\" is no escape of a text (at character 5)"),
+        ("{{ slice .Name 0 1 1 }}", "render: a part of a text has two bounds"),
+        ("{{ slice .Match 0 2 1 }}", "render: this part ends before it begins"),
         ("{{ printf \"%9999d\" 1 }}", "load: a field is at most 255 wide"),
         ("{{ .Meta }}", "load: \".Meta\" takes one argument"),
         ("{{ print .Meta \"a/b\" }}", "load: a call of \".Meta\" as an argument stands between parentheses"),

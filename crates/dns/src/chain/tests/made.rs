@@ -36,7 +36,7 @@ fn what_they_do_not_mean_is_refused_at_its_place() {
         ("template IN A {\n match (\n}", "3:8: an expression of template \"(\" cannot be read: unclosed group"),
         (
             "template IN A {\n answer \"{{ .Group.x }}\"\n}",
-            "3:9: the template \"{{ .Group.x }}\" cannot be read: no expression has a group \"x\" (at character 10)",
+            "3:19: the template \"{{ .Group.x }}\" cannot be read: no expression has a group \"x\"",
         ),
         ("template IN A {\n rcode NOPE\n}", "3:8: rcode cannot be \"NOPE\""),
         ("template IN A {\n ederror x\n}", "3:10: the code of ederror cannot be \"x\""),
@@ -45,8 +45,14 @@ fn what_they_do_not_mean_is_refused_at_its_place() {
         ("view x", "2:6: \"view\" ends here, needed: { expr"),
         (
             "view x {\n expr name() = 'a'\n}",
-            "3:7: the expression \"name() = 'a'\" cannot be read: '=' is not known (at character 8)",
+            "3:14: the expression \"name() = 'a'\" cannot be read: \"=\" stands only behind \"let\"",
         ),
+        (
+            "view x {\n expr  type()   in\t['A', nmae()]\n}",
+            "3:26: the expression \"type() in ['A', nmae()]\" cannot be read: function \"nmae\" is not known",
+        ),
+        ("view x {\n expr \"type() == \\\"A\\\" or\n  no()\"\n}", "4:3: the expression"),
+        ("view x {\n expr \"do() and\"\n}", "3:13: the expression \"do() and\" cannot be read: behind this a value"),
     ]);
 }
 

@@ -19,10 +19,10 @@ fn forward_has_all_its_options() {
     let forward = options!(
         Forward,
         "forward example.org 192.0.2.1 dns://192.0.2.2:5353 [2001:db8::1]:54 2001:db8::2 /etc/resolv.conf {\n except \
-         a.example.org 10.0.0.0/8\n policy sequential\n force_tcp\n prefer_udp\n max_fails 0\n expire 20s\n health_check \
-         1s no_rec domain example.org\n max_concurrent 0\n next NXDOMAIN refused\n failover SERVFAIL\n next_on_nodata\n \
-         max_idle_conns 5\n max_connect_attempts 3\n failfast_all_unhealthy_upstreams\n tls a b c\n tls_servername \
-         dns.example.org\n doh_method get\n}"
+         a.example.org 10.0.0.0/8\n policy sequential\n force_tcp\n prefer_udp\n max_fails 0\n expire 20s\n max_age 5m\n \
+         health_check 1s no_rec domain example.org\n max_concurrent 0\n next NXDOMAIN refused\n failover SERVFAIL\n \
+         next_on_nodata\n max_idle_conns 5\n max_connect_attempts 3\n failfast_all_unhealthy_upstreams\n tls a b c\n \
+         tls_servername dns.example.org\n doh_method get\n}"
     );
     let upstreams: Vec<_> = forward.upstreams.iter().map(|upstream| upstream.addr.to_string()).collect();
     assert_eq!(upstreams, ["192.0.2.1:53", "192.0.2.2:5353", "[2001:db8::1]:54", "[2001:db8::2]:53", "192.0.2.53:53"]);
@@ -32,6 +32,7 @@ fn forward_has_all_its_options() {
     assert_eq!((forward.tls.certificate.as_deref(), forward.tls.authorities.as_deref()), (Some("a"), Some("c")));
     assert!(forward.https_get && forward.fail_fast && forward.next_on_nodata && forward.prefer_udp);
     assert_eq!(forward.tls_server_name, Some(name("dns.example.org")));
+    assert_eq!(forward.max_age, Some(Duration::from_mins(5)));
 }
 
 #[test]
@@ -260,7 +261,10 @@ fn what_no_plugin_means_is_refused_at_its_place() {
         ("header", "2:1: \"header\" ends here, needed: { set or clear"),
         ("header {\n set tc\n}", "3:6: a flag of header cannot be \"tc\"; allowed: aa, ra or rd"),
         ("header {\n query drop rd\n}", "3:8: what header does cannot be \"drop\""),
-        ("kubernetes c.local {\n labels a in b\n}", "3:9: a label selector cannot be \"a in b\""),
+        (
+            "kubernetes c.local {\n labels a in b\n}",
+            "3:14: the label selector \"a in b\" cannot be read: found \"b\", allowed here: a list such as (a, b)",
+        ),
         ("kubernetes c.local {\n tls a b\n}", "3:8: \"tls\" ends here, needed: a certificate, its key"),
         (
             "kubernetes c.local {\n namespaces a\n namespace_labels b\n}",

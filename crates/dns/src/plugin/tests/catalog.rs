@@ -189,7 +189,7 @@ fn members_outlive_a_changed_corefile_as_long_as_it_has_their_catalog() {
 
 /// A number of the metrics.
 fn counted(rig: &Rig, metric: &str) -> u64 {
-    let text = rig.server.metrics().render("x", &rig.server.gauges());
+    let text = rig.server.metrics().render(&rig.server.gauges());
     let line = text.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{metric}: {text}")).parse().unwrap()
 }

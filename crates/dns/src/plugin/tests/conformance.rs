@@ -23,10 +23,11 @@ macro_rules! tables {
     };
 }
 
-const TABLES: [(&str, &str); 49] = tables! {
-    acl any auto autopath bind bufsize cache cancel chaos cookies debug dns64 dnssec erratic errors etcd file forward grpc header
-    health hosts import k8s_external kubernetes loadbalance local log loop metadata minimal multisocket nsid prometheus ready
-    reload rewrite root rrl searchpath secondary sign template timeouts tls transfer tsig view whoami
+const TABLES: [(&str, &str); 51] = tables! {
+    acl any auto autopath bind bufsize cache cancel chaos cookies debug dns64 dnssec erratic errors etcd file forward grpc
+    grpc_server header health hosts https import k8s_external kubernetes loadbalance local log loop metadata minimal
+    multisocket nsid prometheus ready reload rewrite root rrl searchpath secondary sign template timeouts tls transfer tsig
+    view whoami
 };
 
 fn tables() -> impl Iterator<Item = Table> {

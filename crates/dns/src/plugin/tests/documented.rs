@@ -32,9 +32,11 @@ fn acl_takes_the_first_rule_that_fits_and_lets_pass_what_none_fits() {
     assert_eq!(from(&rig, [192, 0, 2, 200], rtype::TXT).unwrap(), "REFUSED");
     assert_eq!(from(&rig, [198, 51, 100, 1], rtype::A).unwrap(), "NOERROR");
     assert_eq!(from(&rig, [10, 1, 2, 3], rtype::SRV).unwrap(), "NOERROR");
-    let metrics = rig.server.metrics().render("x", &rig.server.gauges());
+    let metrics = rig.server.metrics().render(&rig.server.gauges());
     for (what, count) in [("allowed", 2), ("blocked", 1), ("filtered", 1), ("dropped", 0)] {
-        assert!(metrics.contains(&format!("coredns_acl_{what}_requests_total{{server=\"x\"}} {count}\n")), "{metrics}");
+        let zone = if what == "allowed" { "" } else { "zone=\".\"," };
+        let line = format!("coredns_acl_{what}_requests_total{{server=\"dns://:53\",{zone}view=\"\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
     }
 }
 
@@ -68,6 +70,42 @@ fn erratic_drops_every_second_and_knows_addresses_alone() {
     let mut waiting = late.wait(&query("www.example.org", rtype::A));
     late.wake();
     assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.53"]);
+}
+
+#[test]
+fn whoever_erratic_makes_wait_for_a_zone_takes_nobodys_place_meanwhile() {
+    let over_tcp = Arrival { transport: crate::Transport::Tcp, ..ARRIVAL };
+    let rig = rig("erratic {\n drop 0\n delay 1 1m\n}");
+    let mut late: Vec<_> = (0..40)
+        .map(|_| match rig.handle_from(&query("example.org", rtype::AXFR), &over_tcp).0 {
+            Outcome::Transfer(transfer) => transfer,
+            _ => panic!("no transfer"),
+        })
+        .collect();
+    assert_eq!(late.iter_mut().map(|transfer| transfer.begin()).filter(|began| *began).count(), 32);
+}
+
+#[test]
+fn erratic_gives_a_whole_zone_away_without_its_end_late_or_not_at_all() {
+    let records = |rig: &Rig, wait: u64| {
+        let over_tcp = Arrival { transport: crate::Transport::Tcp, ..ARRIVAL };
+        let (Outcome::Transfer(transfer), _) = rig.handle_from(&query("example.org", rtype::AXFR), &over_tcp) else {
+            return Vec::new();
+        };
+        assert_eq!(transfer.after(), std::time::Duration::from_millis(wait));
+        let mut types = Vec::new();
+        transfer.send(|message| {
+            types.extend(told(&message)[1..].iter().map(|record| record.split(' ').next().unwrap().to_owned()));
+            true
+        });
+        types
+    };
+    let rig = rig("erratic {\n drop 4\n truncate 2\n delay 3 50ms\n}");
+    let whole = ["SOA", "NS", "NS", "AAAA", "AAAA", "SOA"];
+    assert_eq!(records(&rig, 0), whole);
+    assert_eq!(records(&rig, 0), whole[..5], "the second one is cut");
+    assert_eq!(records(&rig, 50), whole, "the third one comes late");
+    assert!(records(&rig, 0).is_empty(), "the fourth one is dropped");
 }
 
 #[test]
@@ -112,8 +150,8 @@ fn dns64_translates_for_ipv4_and_beside_ipv6_where_told() {
     assert_eq!(waiting.response(), None);
     rig.sent().pop().unwrap().tells(0, &[[192, 0, 2, 33]]);
     assert_eq!(waiting.told(), ["NOERROR", "AAAA 2001:db8:64::c000:221"]);
-    let metrics = rig.server.metrics().render("x", &rig.server.gauges());
-    assert!(metrics.contains("coredns_dns64_requests_translated_total{server=\"x\"} 1\n"), "{metrics}");
+    let metrics = rig.server.metrics().render(&rig.server.gauges());
+    assert!(metrics.contains("coredns_dns64_requests_translated_total{server=\"dns://:53\"} 1\n"), "{metrics}");
     // A name that is not there has no IPv4 address either (RFC 6147 §5.1.2).
     let (mut waiting, none) = rig.forward(&query("gone.example.org", rtype::AAAA));
     none.tells(3, &[]);

@@ -39,6 +39,8 @@ fn only_services_with_such_labels_have_names() {
         ("labels tier in (back, front)", true),
         ("labels !app", false),
         ("labels other", false),
+        ("labels app notin (api), tier == front, !other", true),
+        ("labels tier > 1", false),
     ] {
         let rig = rig(option);
         assert_eq!(rig.ask(WEB, rtype::A), if shown { HERE } else { NXDOMAIN }, "{option}");

@@ -44,7 +44,7 @@ impl Follower {
                 Item::Flow(record) if record.report == Report::End => {
                     add(&mut self.packets, record.source.pod.as_ref(), record.sent.packets + record.received.packets);
                 }
-                Item::Flow(_) => {}
+                Item::Flow(_) | Item::Drops(_) => {}
                 Item::Gap(gap) => add(&mut self.packets, gap.pod.as_ref(), gap.packets),
             }
         }

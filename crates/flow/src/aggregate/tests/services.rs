@@ -225,6 +225,24 @@ fn that_a_pod_is_not_seen_to_get_what_was_masqueraded_is_no_word_of_a_drop() {
 }
 
 #[test]
+fn as_whom_a_backend_of_another_node_sees_who_asked_is_told_by_the_node_that_masqueraded() {
+    let sees = key("10.0.0.1:1000", "10.96.0.7:80");
+    let told = |seen_source: &str, backend: &str, entries: &[Entry]| {
+        let mut reader = reader();
+        observe(&mut reader, &mut Translated(vec![(sees, key(seen_source, backend))]), entries);
+        let [record] = &reader.told[..] else { panic!("{:?}", reader.told) };
+        (record.reporter, record.seen_as.map(|at| at.to_string()), record.seen_key())
+    };
+    let (other, masked) = ("10.0.1.1:80", "172.16.0.1:4000");
+    let source = entry(1, true, sees);
+    assert_eq!(told(masked, other, &[source]), (Reporter::Source, Some(masked.to_owned()), Some(key(masked, other))));
+    assert_eq!(told("10.0.0.1:1000", other, &[source]), (Reporter::Source, None, None));
+    // Both ends are this node's.
+    let near = [entry(2, false, key(masked, "10.0.0.2:80")), source];
+    assert_eq!(told(masked, "10.0.0.2:80", &near), (Reporter::Both, None, None));
+}
+
+#[test]
 fn a_port_of_nodes_without_anybody_to_answer_is_without_a_backend() {
     let (cart, udp) = (ServiceKey::new("shop", "cart"), Transport::UDP);
     let asks = Entry { into: Way::default(), ..entry(1, true, key("10.0.0.1:1000", "172.16.0.2:30053")) };

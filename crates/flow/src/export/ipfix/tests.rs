@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::testing::{flow, flow_v6, gap};
+use crate::testing::{drops, flow, flow_v6, gap};
 
 type Fields = Vec<(u16, bool, u16)>;
 /// Values by element and direction.
@@ -118,6 +118,7 @@ fn the_status_of_forwarding_has_the_reason() {
     let dropped = |cause| status(Verdict::Dropped, Some(cause));
     let found = [Cause::NoRoute, Cause::PacketTooBig, Cause::HopLimit, Cause::SpoofGuard].map(dropped);
     assert_eq!(found, [131, 133, 137, 140]);
+    assert_eq!([Cause::Policy, Cause::Limit].map(dropped), [130, 138]);
     let refused = |cause| status(Verdict::Refused, Some(cause));
     assert_eq!([Cause::NoBackend, Cause::Prohibited, Cause::PortClosed].map(refused), [131, 129, 64]);
     assert_eq!([Verdict::Dropped, Verdict::Unanswered].map(|verdict| status(verdict, None)), [128, 64]);
@@ -144,7 +145,7 @@ fn messages_are_no_longer_than_they_may_be_and_say_how_many_records_came_before(
 }
 
 #[test]
-fn what_is_part_of_another_nodes_record_is_no_record() {
+fn what_is_part_of_another_nodes_record_or_was_dropped_at_an_interface_is_no_record() {
     let mut part = flow(1);
     let Item::Flow(record) = &mut part.item else { panic!("no flow") };
     std::sync::Arc::make_mut(record).report = Report::Part;
@@ -152,7 +153,10 @@ fn what_is_part_of_another_nodes_record_is_no_record() {
     assert_eq!(exporter.messages(std::slice::from_ref(&part), now(), 400), Vec::<Vec<u8>>::new());
     let mut collector = Collector::default();
     collector.hear(&exporter.templates(now()));
-    exporter.messages(&[flow(0), part, flow(2)], now(), 65535).iter().for_each(|message| collector.hear(message));
+    exporter
+        .messages(&[flow(0), part, drops(3), flow(2)], now(), 65535)
+        .iter()
+        .for_each(|message| collector.hear(message));
     assert_eq!((collector.records.len(), exporter.sequence), (2, 2));
 }
 

@@ -1,7 +1,7 @@
 //! Record batches of version 2 (magic byte 2), as brokers keep them: without compression, sequence numbers and transactions.
 
 use super::partition::key;
-use crate::{Item, Numbered, export::json};
+use crate::{Numbered, export::json};
 
 const MAGIC: u8 = 2;
 /// There is none: an epoch, a producer, a sequence number.
@@ -49,9 +49,8 @@ fn millis(item: &Numbered) -> i64 {
 }
 
 fn record(item: &Numbered, number: i64, later: i64) -> Vec<u8> {
-    let kind = if matches!(item.item, Item::Flow(_)) { "flow" } else { "gap" };
     let id = item.record.to_string();
-    let headers = [("content-type", "application/json"), ("record", id.as_str()), ("type", kind)];
+    let headers = [("content-type", "application/json"), ("record", id.as_str()), ("type", item.item.kind())];
     // Attributes: there are none.
     let mut bytes = vec![0];
     put_number(&mut bytes, later);

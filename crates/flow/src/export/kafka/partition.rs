@@ -5,11 +5,11 @@ use crate::{Item, Numbered};
 /// Where Kafka's own clients begin.
 const SEED: u32 = 0x9747_B28C;
 
-/// All records of a flow have one, so that they stay in order; gaps of a node have another.
+/// All records of a flow have one, so that they stay in order; gaps of a node have another, with what was dropped there.
 pub(super) fn key(item: &Numbered) -> String {
     match &item.item {
         Item::Flow(record) => record.id.to_string(),
-        Item::Gap(_) => item.record.node.to_string(),
+        Item::Gap(_) | Item::Drops(_) => item.record.node.to_string(),
     }
 }
 

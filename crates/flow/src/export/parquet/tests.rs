@@ -11,10 +11,10 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    PodIdentity, Record, Way,
+    Item, PodIdentity, Record, Way,
     names::Owner,
     record::AtDestination,
-    testing::{flow, flow_v6, gap},
+    testing::{drops, flow, flow_v6, gap},
 };
 
 /// A flow that has all that one can have.
@@ -30,6 +30,7 @@ fn full(sequence: u64) -> Numbered {
         flags: 7,
     };
     record.source.node = Some("node1".into());
+    record.seen_as = Some("172.16.0.1:4000".parse().unwrap());
     let pod = record.source.pod.as_mut().map(Arc::make_mut);
     let pod: &mut PodIdentity = pod.unwrap();
     pod.owner = Some(Owner { kind: "Deployment".into(), name: "client".into() });
@@ -79,7 +80,7 @@ fn leaves(value: &Value, way: &str, found: &mut BTreeMap<String, Value>) {
 
 #[test]
 fn all_that_an_item_has_is_in_its_row_and_nothing_else() {
-    let items = [full(7), flow_v6(8), gap(9), full_gap(10), flow(11)];
+    let items = [full(7), flow_v6(8), gap(9), full_gap(10), flow(11), drops(12)];
     let read = rows(file(&items).unwrap());
     assert_eq!(read.len(), items.len());
     for (item, row) in items.iter().zip(read) {
@@ -87,9 +88,9 @@ fn all_that_an_item_has_is_in_its_row_and_nothing_else() {
         leaves(&serde_json::to_value(item).unwrap(), "", &mut expected);
         assert_eq!(row.len(), expected.len(), "{row:?}\n{expected:?}");
         for (way, value) in expected {
-            // In small letters, and what gaps alone have behind their name.
+            // In small letters, and what one kind of items alone has behind its name.
             let plain = way.replace('_', "").to_lowercase();
-            let names = [format!("gap{plain}"), plain];
+            let names = [format!("gap{plain}"), format!("drops{plain}"), plain];
             let name = row
                 .keys()
                 .find(|name| names.contains(&name.replace('_', "")))
@@ -113,7 +114,7 @@ fn all_that_an_item_has_is_in_its_row_and_nothing_else() {
 
 #[test]
 fn columns_are_called_as_the_readme_says() {
-    let read = rows(file(&[full(7), full_gap(8), flow_v6(9)]).unwrap());
+    let read = rows(file(&[full(7), full_gap(8), flow_v6(9), drops(10)]).unwrap());
     let text = |row: usize, name: &str| match read[row].get(name) {
         Some(Field::Str(text)) => text.clone(),
         other => panic!("{name}: {other:?}"),
@@ -136,6 +137,11 @@ fn columns_are_called_as_the_readme_says() {
         (1, "gap_interface", "pn00c0ffee"),
         (1, "gap_pod_name", "client"),
         (2, "cause", "no-route"),
+        (0, "seen_as", "172.16.0.1:4000"),
+        (3, "type", "drops"),
+        (3, "cause", "limit"),
+        (3, "drops_direction", "egress"),
+        (3, "drops_pod_name", "client"),
     ] {
         assert_eq!(text(row, name), value, "{name}");
     }
@@ -146,6 +152,7 @@ fn columns_are_called_as_the_readme_says() {
         (0, "sent_resets", Field::Long(2)),
         (0, "destination_counts_received_packets", Field::Long(4)),
         (1, "gap_flows", Field::Long(3)),
+        (3, "drops_packets", Field::Long(12)),
     ] {
         assert_eq!(read[row].get(name), Some(&value), "{name}");
     }

@@ -23,6 +23,8 @@ use crate::{
 };
 
 const TABLE: &str = "podnet-limits";
+/// Packets a second, and so many at once.
+const RATE: u32 = 200;
 const BURST: u32 = 50;
 
 fn limited(family: Family) -> IpAddr {
@@ -82,20 +84,40 @@ fn egress(limits: Limits) -> PodLimits {
     PodLimits { egress: limits, ..PodLimits::default() }
 }
 
-/// How many of ten packets a millisecond arrive within a second.
-fn arriving(from: &NetNs, to: &NetNs, addr: IpAddr) -> usize {
+/// How many of ten packets a millisecond arrive that are sent for a second, and how long that really took.
+fn arriving(from: &NetNs, to: &NetNs, addr: IpAddr) -> (usize, Duration) {
     let receiver = to.run(|| UdpSocket::bind((addr, 9))).unwrap().unwrap();
     receiver.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let sender = from.run(|| UdpSocket::bind((unspecified(Family::of(&addr)), 0))).unwrap().unwrap();
     let receiving = std::thread::spawn(move || (0..).take_while(|_| receiver.recv(&mut [0; 8]).is_ok()).count());
-    let end = Instant::now() + Duration::from_secs(1);
-    while Instant::now() < end {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(1) {
         for _ in 0..10 {
             let _ = sender.send_to(b"x", (addr, 9));
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    receiving.join().unwrap()
+    let took = start.elapsed();
+    (receiving.join().unwrap(), took)
+}
+
+/// The most that arrive in one of three tries, or in the first in which enough do: where the machine has something else to do less is sent, and less
+/// heard. In no try more arrive than the rate allows, where there is one.
+fn most(enough: usize, rate: Option<u32>, from: &NetNs, to: &NetNs, addr: IpAddr) -> usize {
+    let mut most = 0;
+    for _ in 0..3 {
+        let (arrived, took) = arriving(from, to, addr);
+        if let Some(rate) = rate {
+            // What was sent last may have been judged a little later.
+            let bound = f64::from(rate) * took.as_secs_f64() + f64::from(2 * BURST);
+            assert!(arrived as f64 <= bound, "{arrived} packets in {took:?} at {rate} a second");
+        }
+        most = most.max(arrived);
+        if most >= enough {
+            break;
+        }
+    }
+    most
 }
 
 #[test]
@@ -103,7 +125,7 @@ fn packets_beyond_the_rate_are_lost_in_the_limited_direction_alone() {
     let mut lab = lab("nft-packets");
     let node = "192.0.2.1".parse().unwrap();
     let [v4, v6] = Family::ALL;
-    let few = || limits(Some(200), None);
+    let few = || limits(Some(RATE), None);
     for (limits, from, to, family, back) in [
         (ingress(few()), &lab.other, &lab.limited, v4, other(v4)),
         (egress(few()), &lab.limited, &lab.other, v4, limited(v4)),
@@ -112,16 +134,16 @@ fn packets_beyond_the_rate_are_lost_in_the_limited_direction_alone() {
     ] {
         let addr = if std::ptr::eq(to, &raw const lab.limited) { limited(family) } else { other(family) };
         lab.socket.replace(TABLE, &rules::rules(family, [(limited(family), &limits)]).unwrap()).unwrap();
-        let arrived = arriving(from, to, addr);
-        // The burst makes up for a sender that is not served in time, which may also take a little more than its second.
-        assert!((190..=300).contains(&arrived), "{arrived} packets of {limits:?}");
-        let free = arriving(to, from, back);
+        // The burst makes up for a sender that is not served in time.
+        let arrived = most(190, Some(RATE), from, to, addr);
+        assert!(arrived >= 190, "{arrived} packets of {limits:?}");
+        let free = most(501, None, to, from, back);
         assert!(free > 500, "{free} packets in the other direction of {limits:?}");
     }
     for family in Family::ALL {
         lab.socket.delete_table(family, TABLE).unwrap();
     }
-    assert!(arriving(&lab.other, &lab.limited, limited(v6)) > 500);
+    assert!(most(501, None, &lab.other, &lab.limited, limited(v6)) > 500);
 }
 
 /// Connects with little patience: a refusal comes at once.

@@ -23,6 +23,20 @@ fn udp_chooses_again_when_its_backend_is_gone_and_not_when_it_only_moved() {
     assert_eq!(asked(&socket, to).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 
+#[test]
+fn what_the_programs_know_and_which_are_missing_is_seen_by_who_did_not_load_them() {
+    let lab = Lab::new("seen");
+    lab.serve(FRONTEND, 1, &[1, 2]);
+    let tables = lab.sockets.tables().unwrap();
+    assert_eq!((tables.frontends.len(), tables.backends.len()), (2, 4));
+    assert_eq!(look(&lab.group.0).unwrap(), Seen { missing: Vec::new(), tables });
+    assert!(detach(&lab.group.0, false).unwrap());
+    let chooses = PROGRAMS.iter().filter(|program| program.chooses).map(|program| program.name);
+    assert_eq!(look(&lab.group.0).unwrap().missing, chooses.collect::<Vec<_>>());
+    let nowhere = look(&Cgroup::v2("pntest-sockets-nowhere").unwrap()).unwrap();
+    assert_eq!((nowhere.missing.len(), nowhere.tables), (PROGRAMS.len(), Tables::default()));
+}
+
 /// So many answers of each frontend say something, and take this long at most.
 const ENOUGH: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -194,28 +194,63 @@ proptest! {
     }
 }
 
+/// A ClusterIP's port with these backends.
+fn web(numbers: std::ops::Range<u8>) -> Arc<Serving> {
+    let inside = Backends::Of(numbers.map(backend).collect());
+    Arc::new(Serving {
+        service: ServiceKey::new("default", "web"),
+        port: "".into(),
+        kind: FrontendKind::ClusterIp,
+        outside: inside.clone(),
+        inside,
+        keeps_source: false,
+        affinity: None,
+        sources: None,
+    })
+}
+
+#[test]
+fn what_leads_to_a_remembered_backend_is_left_to_the_rules_for_as_long_as_it_is_remembered() {
+    let key = |last, protocol| FrontendKey { addr: Ipv4Addr::new(10, 96, 0, last).into(), protocol, port: 80 };
+    let (first, second, datagrams) = (key(1, Protocol::Tcp), key(2, Protocol::Tcp), key(1, Protocol::Udp));
+    let (mut ebpf, mut tables) = (Ebpf::default(), Tables::default());
+    let put = |ebpf: &mut Ebpf, state: &State, tables: &mut Tables| {
+        let desired = ebpf.desired(state.iter().map(|(key, serving)| (key, &**serving)), tables);
+        let edits = desired.edits_from(tables);
+        perform(tables, &edits, |_| {});
+    };
+    let mut state: State = [(first, web(1..4)), (second, web(4..6)), (datagrams, web(1..4))].into();
+    ebpf.leave_to_rules(Arc::new([(Protocol::Tcp, backend(2).at)].into()));
+    put(&mut ebpf, &state, &mut tables);
+    assert_eq!(tables.frontends.keys().copied().collect::<BTreeSet<_>>(), [second, datagrams].into());
+
+    let mut change = |tables: &mut Tables, key: FrontendKey, to: Arc<Serving>| {
+        let before = state.insert(key, to.clone());
+        let edits = ebpf.edits(&[FrontendChange { key, before, after: Some(to) }]);
+        perform(tables, &edits, |_| {});
+        assert_eq!(ebpf.count(), (tables.frontends.len(), tables.backends.len()));
+    };
+    change(&mut tables, first, web(3..4));
+    assert_eq!(found(&tables, &first), Some(vec![backend(3).at]), "it does not lead there any more");
+    change(&mut tables, second, web(2..6));
+    assert_eq!(found(&tables, &second), None, "now it does");
+    change(&mut tables, second, web(1..6));
+    assert_eq!(found(&tables, &second), None, "and goes on to");
+
+    ebpf.leave_to_rules(Arc::default());
+    put(&mut ebpf, &state, &mut tables);
+    matches(&tables, &state);
+}
+
 #[test]
 fn one_endpoint_more_or_less_is_a_handful_of_edits() {
-    let serving = |numbers: std::ops::Range<u8>| {
-        let inside = Backends::Of(numbers.map(backend).collect());
-        Arc::new(Serving {
-            service: ServiceKey::new("default", "web"),
-            port: "".into(),
-            kind: FrontendKind::ClusterIp,
-            outside: inside.clone(),
-            inside,
-            keeps_source: false,
-            affinity: None,
-            sources: None,
-        })
-    };
     let key = FrontendKey { addr: Ipv4Addr::new(10, 96, 0, 1).into(), protocol: Protocol::Tcp, port: 80 };
     let mut ebpf = Ebpf::default();
     let mut edits = |before: Option<Arc<Serving>>, after| ebpf.edits(&[FrontendChange { key, before, after }]).len();
-    assert_eq!(edits(None, Some(serving(1..101))), 101);
-    assert_eq!(edits(Some(serving(1..101)), Some(serving(1..102))), 2);
-    assert_eq!(edits(Some(serving(1..102)), Some(serving(1..101))), 2);
-    assert_eq!(edits(Some(serving(1..101)), None), 101);
+    assert_eq!(edits(None, Some(web(1..101))), 101);
+    assert_eq!(edits(Some(web(1..101)), Some(web(1..102))), 2);
+    assert_eq!(edits(Some(web(1..102)), Some(web(1..101))), 2);
+    assert_eq!(edits(Some(web(1..101)), None), 101);
 }
 
 #[test]

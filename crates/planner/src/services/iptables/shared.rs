@@ -121,12 +121,12 @@ pub(super) fn hooks() -> Vec<Hook> {
     vec![
         portals(Table::Nat, "PREROUTING", false),
         portals(Table::Nat, "OUTPUT", false),
-        hook(Table::Nat, "POSTROUTING", "KUBE-POSTROUTING", false, "kubernetes postrouting rules"),
+        hook(Table::Nat, "POSTROUTING", POSTROUTING, false, "kubernetes postrouting rules"),
         firewall("INPUT"),
         hook(Table::Filter, "INPUT", "KUBE-NODEPORTS", false, "kubernetes health check service ports"),
         external("INPUT"),
         firewall("FORWARD"),
-        hook(Table::Filter, "FORWARD", "KUBE-FORWARD", false, "kubernetes forwarding rules"),
+        hook(Table::Filter, "FORWARD", FORWARD, false, "kubernetes forwarding rules"),
         portals(Table::Filter, "FORWARD", true),
         external("FORWARD"),
         firewall("OUTPUT"),
@@ -227,11 +227,34 @@ fn constant(config: &ServicesConfig) -> BTreeMap<ChainKey, Vec<Rule>> {
     [
         (nat(mark()), vec![Rule::new(Target::SetMark(bits))]),
         (reject(), refusals(family)),
-        (nat("KUBE-POSTROUTING"), postrouting(bits)),
-        (filter("KUBE-FORWARD"), invalid.into_iter().chain(forward(bits)).collect()),
+        (nat(POSTROUTING), from_loopback(config).into_iter().chain(postrouting(bits)).collect()),
+        (filter(FORWARD), invalid.into_iter().chain(forward(bits)).collect()),
     ]
     .into()
 }
+
+/// The chain whose first rule drops what fits no connection, where that is dropped: it counts what kube-proxy counts by nfacct
+/// (`ct_state_invalid_dropped_pkts`).
+pub fn counts_invalid(config: &ServicesConfig) -> Option<ChainKey> {
+    config.drops_invalid.then(|| filter(FORWARD))
+}
+
+/// The chain whose first rule counts what comes to NodePorts of the loopback: of each connection the first packet, as kube-proxy does by
+/// nfacct (`localhost_nps_accepted_pkts`). What others translate, as a `hostPort`, has no mark. The chain is written anew for no Service, so the
+/// count lasts. Of IPv4 alone, as kube-proxy's.
+pub fn counts_from_loopback(config: &ServicesConfig) -> Option<ChainKey> {
+    (config.family == Family::V4).then(|| nat(POSTROUTING))
+}
+
+fn from_loopback(config: &ServicesConfig) -> Option<Rule> {
+    let range = Ipv4Net::new(Ipv4Addr::new(127, 0, 0, 0), 8).ok().filter(|_| config.family == Family::V4)?;
+    let rule = Rule::new(Target::GoOn).because("connections to node ports of the loopback");
+    let marked = rule.when(Match::Mark { bits: config.masquerade_mark, set: true });
+    Some(marked.when(Match::TranslatedFrom(range.into())))
+}
+
+const POSTROUTING: &str = "KUBE-POSTROUTING";
+const FORWARD: &str = "KUBE-FORWARD";
 
 /// How what comes here is refused.
 pub(in crate::services) fn refusals(family: Family) -> Vec<Rule> {

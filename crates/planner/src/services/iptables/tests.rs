@@ -155,6 +155,55 @@ fn what_fits_no_connection_is_dropped_before_anything_passes_unless_tracking_is_
 }
 
 #[test]
+fn what_is_wanted_for_some_services_is_their_own_chains_and_those_of_all() {
+    let mut services = Services::new(packet_table::config("node1").0);
+    packet_table::changes().iter().for_each(|change| drop(services.apply(change)));
+    let iptables = Iptables::new(&services);
+    let none = iptables.desired_for(&services, |_| false);
+    assert!(!none.chains.keys().any(|key| key.name.starts_with("KUBE-SEP-") || key.name.starts_with("KUBE-SVC-")));
+    let all: BTreeSet<ServiceKey> = services.frontends().map(|(_, serving)| serving.service.clone()).collect();
+    let mut together = none.clone();
+    for name in &all {
+        let own = iptables.desired_for(&services, |service| service == name);
+        assert!(none.chains.keys().all(|key| own.chains.contains_key(key)), "{name}");
+        together.chains.extend(own.chains);
+    }
+    assert_eq!(together, iptables.desired(&services));
+}
+
+#[test]
+fn what_kube_proxy_counts_by_nfacct_is_counted_by_first_rules_that_no_service_changes() {
+    let first = |config: &super::super::ServicesConfig, chain: Option<ChainKey>| {
+        let services = Services::new(config.clone());
+        chain.map(|chain| Iptables::new(&services).desired(&services).chains[&chain][0].to_string())
+    };
+    let of = |family, drops_invalid| {
+        let config = super::super::ServicesConfig { family, drops_invalid, ..packet_table::config("node1").0 };
+        [first(&config, counts_invalid(&config)), first(&config, counts_from_loopback(&config))]
+    };
+    let invalid = Some("-m conntrack --ctstate INVALID -j DROP".to_owned());
+    let comment = r#"-m comment --comment "connections to node ports of the loopback""#;
+    let bits = packet_table::config("node1").0.masquerade_mark;
+    let marked = format!("-m mark --mark {bits:#x}/{bits:#x}");
+    let loopback = Some(format!("{comment} {marked} -m conntrack --ctstate DNAT --ctorigdst 127.0.0.0/8"));
+    assert_eq!(of(Family::V4, true), [invalid.clone(), loopback.clone()]);
+    assert_eq!(of(Family::V4, false), [None, loopback]);
+    assert_eq!(of(Family::V6, true), [invalid, None]);
+
+    // They are not written again while Services come and go: their counts would begin anew.
+    let mut services = Services::new(packet_table::config("node1").0);
+    let mut iptables = Iptables::new(&services);
+    let counting = [counts_invalid(services.config()), counts_from_loopback(services.config())].map(Option::unwrap);
+    for change in packet_table::changes() {
+        iptables.note(&services.apply(&change));
+        // A range of pods has everything written: ClusterIPs' rules depend on it.
+        let rewrite = iptables.rewrite(&services);
+        let is_of_service = matches!(change, Change::Service(..) | Change::Slice(..));
+        assert!(!is_of_service || counting.iter().all(|chain| !rewrite.chains.contains_key(chain)), "{change:?}");
+    }
+}
+
+#[test]
 fn one_changed_endpoint_writes_the_chains_of_its_service_alone() {
     let mut services = Services::new(packet_table::config("node1").0);
     let changes = packet_table::changes();

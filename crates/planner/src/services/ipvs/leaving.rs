@@ -25,6 +25,22 @@ pub fn may_linger(there: &State, family: Family, may_stay: impl Fn(&FrontendKey)
     all.filter(|(_, frontend)| may_stay(frontend)).map(|(key, _)| key).collect()
 }
 
+/// The backends that virtual servers of these remember connections to, where each real server has so many.
+///
+/// What is remembered hurts whoever comes to such a backend by itself: the kernel takes an answer from there, to a client's port that it
+/// remembers with it, for the virtual server's, and gives it the frontend's address. It does so for a while after the virtual server went, and
+/// of datagrams, whose virtual servers do not linger, too.
+#[must_use]
+pub fn remembered(
+    of: &State,
+    family: Family,
+    connections: &BTreeMap<(ServerKey, BackendAddress), u64>,
+) -> BTreeSet<(Protocol, BackendAddress)> {
+    let frontends: BTreeMap<ServerKey, FrontendKey> = all_frontends(of, &Sets::of(family)).into_iter().collect();
+    let busy = connections.iter().filter(|(_, count)| **count > 0);
+    busy.filter_map(|((key, at), _)| Some((frontends.get(key)?.protocol, *at))).collect()
+}
+
 /// The frontends of what lingers.
 #[must_use]
 pub fn lingers_for(left: &State, family: Family) -> BTreeSet<FrontendKey> {
@@ -89,9 +105,15 @@ fn frontend(key: &ServerKey, marks: &BTreeMap<u32, FrontendKey>) -> Option<Front
 
 /// The virtual servers of protocols with connections, each with its frontend.
 fn frontends(there: &State, sets: &Sets) -> Vec<(ServerKey, FrontendKey)> {
+    let mut all = all_frontends(there, sets);
+    all.retain(|(_, frontend)| frontend.protocol != Protocol::Udp);
+    all
+}
+
+/// The same of all protocols.
+fn all_frontends(there: &State, sets: &Sets) -> Vec<(ServerKey, FrontendKey)> {
     let marks = marks(there, sets);
-    let all = there.servers.keys().filter_map(|key| Some((*key, frontend(key, &marks)?)));
-    all.filter(|(_, frontend)| frontend.protocol != Protocol::Udp).collect()
+    there.servers.keys().filter_map(|key| Some((*key, frontend(key, &marks)?))).collect()
 }
 
 fn is_elsewhere(there: &State, sets: &Sets, frontend: &FrontendKey) -> bool {

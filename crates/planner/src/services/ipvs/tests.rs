@@ -70,6 +70,21 @@ fn name_of(addr: IpAddr) -> &'static str {
 }
 
 #[test]
+fn what_frontends_need_is_theirs_and_together_they_need_all() {
+    let (services, ipvs) = of("node3", packet_table::config);
+    let frontend = key("local-ip", 80);
+    let own = ipvs.state_of(&[frontend].into());
+    assert_eq!(own.servers.len(), 2, "{:?}", own.servers.keys());
+    assert!(own.servers.keys().all(|key| ipvs.frontend(key) == Some(&frontend)));
+    let inside: Vec<_> = own.sets["KUBE-INSIDE"].elements.keys().copied().collect();
+    assert_eq!(inside, [Element::Port(frontend.addr, Protocol::Tcp, 80)]);
+    assert_eq!(own.sets["KUBE-LOCAL-PODS"], ipvs.state().sets["KUBE-LOCAL-PODS"]);
+    assert!(own.addrs.is_subset(&[frontend.addr].into()));
+    let all = services.frontends().map(|(key, _)| *key).collect();
+    assert_eq!(ipvs.state_of(&all), *ipvs.state());
+}
+
+#[test]
 fn a_policy_local_has_a_virtual_server_for_each_side() {
     let (_, ipvs) = of("node3", packet_table::config);
     let frontend = key("local-ip", 80);
@@ -243,6 +258,28 @@ fn what_has_connections_lingers_when_the_mode_is_left() {
     assert_eq!(own(left.clone(), &State::default(), Family::V4, |_| false), left);
     let again = left.servers.keys().map(|key| ((*key, *left.servers[key].reals.keys().next().unwrap()), 1)).collect();
     assert_eq!(lingering(&left, Family::V4, &again), left);
+}
+
+#[test]
+fn backends_are_remembered_as_long_as_a_virtual_server_of_any_kind_has_a_connection_to_them() {
+    let (_, ipvs) = of("node1", packet_table::config);
+    let there = ipvs.state();
+    let node_port = key("node1", 30054);
+    let element = Element::Port(node_port.addr, node_port.protocol, node_port.port);
+    let mark = ServerKey::Mark(there.sets["KUBE-INSIDE"].elements[&element].unwrap());
+    let web = ServerKey::Address(key("web", 80));
+    let dns = ServerKey::Address(FrontendKey { protocol: Protocol::Udp, ..key("dns", 53) });
+    let first = |key: &ServerKey| *there.servers[key].reals.keys().next().unwrap();
+    let busy = [web, dns, mark].map(|key| ((key, first(&key)), 1));
+    let idle = there.servers[&web].reals.keys().skip(1).map(|at| ((web, *at), 0));
+    let connections: BTreeMap<_, _> = busy.into_iter().chain(idle).collect();
+    let expected = [(Protocol::Tcp, first(&web)), (Protocol::Udp, first(&dns)), (Protocol::Tcp, first(&mark))];
+    assert_eq!(remembered(there, Family::V4, &connections), expected.into());
+    // What stays knows them as well; what is gone remembers nobody.
+    let left = lingering(there, Family::V4, &connections);
+    let expected = [(Protocol::Tcp, first(&web)), (Protocol::Tcp, first(&mark))];
+    assert_eq!(remembered(&left, Family::V4, &connections), expected.into());
+    assert_eq!(remembered(&State::default(), Family::V4, &connections), BTreeSet::new());
 }
 
 /// The frontends of TCP and SCTP at addresses that are none of this node's.

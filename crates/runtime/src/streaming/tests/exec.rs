@@ -1,10 +1,12 @@
 //! What kubectl exec relies on, in each protocol.
 
+use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::{
-    client::{Channel, DEADLINE, DIALECTS, Dialect, open},
+    client::{Channel, DEADLINE, DIALECTS, Dialect, Session, open},
     fixture::Fixture,
 };
 
@@ -21,6 +23,26 @@ async fn output_errors_and_the_exit_code_arrive_apart() {
         assert_eq!((&outcome.stdout[..], &outcome.stderr[..]), (&b"out\n"[..], &b"err\n"[..]), "{dialect:?}");
         assert_eq!(outcome.exit_code(), 3, "{dialect:?}");
     }
+}
+
+/// What comes before a client has its streams is lost to kubectl of before 1.34; that it answers says that it will have them at once.
+#[tokio::test]
+async fn output_waits_until_the_client_has_answered_a_ping() {
+    let fixture = Fixture::start().await;
+    let session = open(&fixture, Dialect::WebSocket5, "stdout=1", &["echo", "out"]).await;
+    let Session::WebSocket(mut socket, _) = session else { panic!("another session") };
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        let message = timeout(DEADLINE, socket.next()).await.unwrap().unwrap().unwrap();
+        // Pongs that nobody asked for may come at any time.
+        if !message.is_pong() {
+            told.push(message);
+        }
+    }
+    assert!(
+        matches!(&told[..], [Message::Binary(first), Message::Ping(_), Message::Binary(out)] if first[..] == [1] && out[..] == *b"\x01out\n"),
+        "{told:?}"
+    );
 }
 
 #[tokio::test]

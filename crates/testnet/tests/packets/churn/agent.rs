@@ -25,7 +25,10 @@ use podnet_agent::{
     ways::Ways,
 };
 use podnet_client::{events::Complaints, watch::Update};
-use podnet_kernel::ipvs::Ipvs;
+use podnet_kernel::{
+    iptables::{Iptables, Variant},
+    ipvs::Ipvs,
+};
 use podnet_model::{Change, Dual, Family, Pool, ProxyConfig, proxy::Mode};
 use podnet_planner::{
     ipvs::Scheduler,
@@ -311,6 +314,24 @@ pub(super) fn churn_in_tables(size: Size) {
         let is_whole = there.len() > least && differing.is_empty();
         if is_whole { Ok(()) } else { Err(format!("{} elements of over {least}; {differing:?}", there.len())) }
     });
+    agent.end();
+    other.end();
+}
+
+/// With chains of iptables, and in the end those that an agent makes which begins where nothing is.
+pub(super) fn churn_in_chains(size: Size) {
+    let states = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let Changed { network, agent, cluster } = churn("chains", states[0].path(), Mode::Iptables, size);
+    let fresh = place("unchanged");
+    let other = Agent::start(&fresh.node, states[1].path(), Mode::Iptables, &cluster);
+    let [there, made] = [&network, &fresh].map(|place| {
+        let netns = place.node.netns.clone();
+        let variant = Variant::of_host(&netns).unwrap();
+        Iptables::new(netns, Family::V4, variant).unwrap().saved().unwrap().chains
+    });
+    let differing: Vec<_> = there.iter().filter(|(key, rules)| made.get(*key) != Some(*rules)).take(5).collect();
+    assert!(there == made, "{} chains instead of {}; {differing:?}", there.len(), made.len());
+    assert!(there.len() > cluster.ready.len(), "{} chains", there.len());
     agent.end();
     other.end();
 }

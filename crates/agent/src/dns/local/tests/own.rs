@@ -94,7 +94,8 @@ async fn a_changed_corefile_is_taken_over_and_a_wrong_one_is_not() {
         let (options, shared, network, seat) =
             (options.clone(), Arc::clone(&shared), Arc::clone(&network), seat.clone());
         let hears = seat.told.subscribe();
-        tokio::spawn(async move { follow(&options, &shared, &network, &seat, hears, asked, read).await })
+        let answers = AtomicBool::new(true);
+        tokio::spawn(async move { follow(&options, &shared, &network, &seat, hears, (asked, read), &answers).await })
     };
     let replaced = async |before: &Arc<Server>| {
         let wait = async {

@@ -78,3 +78,22 @@ async fn who_asks_for_a_name_that_is_not_theirs_to_see_cannot_guess_it_and_who_m
         assert_eq!(found, ports, "{query}: {text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_limits_dropped_is_told_to_who_may_see_the_pod_alone() {
+    let lab = Lab::new().await;
+    let drops = |namespace: &str| -> Item {
+        serde_json::from_value(json!({
+            "type": "drops", "start": "2026-01-01T00:00:00Z", "end": "2026-01-01T00:00:10Z", "node": "node1",
+            "cause": "limit", "direction": "ingress", "device": 7, "interface": "pn0", "packets": 12,
+            "pod": pod(namespace, "client"),
+        }))
+        .unwrap()
+    };
+    lab.past.add(&[drops("shop"), drops("bank")], Timestamp::now());
+    let (status, mut stream) = lab.ask("lister", "").await;
+    assert_eq!(status, 200);
+    let text = until_read(&mut stream, "0\r\n\r\n").await;
+    assert_eq!(text.matches("\"type\":\"drops\"").count(), 1, "{text}");
+    assert!(text.contains("shop-client") && !text.contains("bank") && !text.contains("pn0"), "{text}");
+}

@@ -37,7 +37,7 @@ fn welcome(stream: &mut BufReader<TcpStream>, credentials: &[u8]) {
         start.starts_with(b"\0\x0a\0\x0b\0\0\0\0\x05PLAIN") && start.ends_with(&[credentials, b"\x05en_US"].concat())
     );
     say(stream, 0, 10, 30, b"\x07\xff\0\0\x10\0\0\x3c");
-    assert_eq!(frame(stream), (1, 0, b"\0\x0a\0\x1f\0\0\0\0\x10\0\0\0".to_vec()));
+    assert_eq!(frame(stream), (1, 0, b"\0\x0a\0\x1f\0\x01\0\0\x10\0\0\0".to_vec()));
     assert_eq!(frame(stream), (1, 0, b"\0\x0a\0\x28\x04logs\0\0".to_vec()));
     say(stream, 0, 10, 41, b"\0");
     assert_eq!(frame(stream), (1, 1, b"\0\x14\0\x0a\0".to_vec()));

@@ -139,6 +139,7 @@ fn librdkafka_keeps_the_records_of_kafka_and_reads_them_again() {
         let (expected, kind) = match &item.item {
             Item::Flow(record) => (record.id.to_string(), "flow"),
             Item::Gap(gap) => (gap.node.to_string(), "gap"),
+            Item::Drops(drops) => (drops.node.to_string(), "drops"),
         };
         assert_eq!((key, millis), (expected.as_str(), item.item.at().as_millisecond().to_string().as_str()));
         assert_eq!(headers, format!("content-type=application/json,record={},type={kind}", item.record));

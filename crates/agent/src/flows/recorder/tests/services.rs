@@ -94,7 +94,7 @@ fn who_asked_and_who_answers_is_told_once_where_the_backend_sees_the_node_instea
             Some((ends, asked, record.class.to_string()))
         }
         Item::Flow(_) => None,
-        Item::Gap(gap) => panic!("{gap:?}"),
+        item => panic!("{item:?}"),
     };
     let mut told: Vec<_> = text.lines().filter_map(told).collect();
     told.sort();

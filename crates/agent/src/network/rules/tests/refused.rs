@@ -92,10 +92,9 @@ fn what_is_refused_keeps_no_other_table_from_being_in_force_and_is_made_as_a_who
 fn what_another_agent_left_goes_once_the_rules_are_in_force_though_they_were_refused_first() {
     let kernel = MemoryKernel::new();
     let mut rules = rules();
-    let done = std::sync::Arc::default();
     rules.left = Left::default();
-    let left =
-        Fake { refuses: false, stays: 0, lingers: Arc::default(), done: Arc::clone(&done), kernel: kernel.clone() };
+    let left = Fake::beside(&kernel);
+    let done = Arc::clone(&left.done);
     rules.left.add(Mode::Iptables, Box::new(left));
     kernel.fail_transaction(0);
     rules.put(&mut kernel.clone()).unwrap_err();

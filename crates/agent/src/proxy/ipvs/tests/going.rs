@@ -1,5 +1,7 @@
 //! Connections of what goes: of Services that are removed, of frontends that change, of the mode.
 
+use std::net::UdpSocket;
+
 use podnet_model::{NodePort, service::TrafficPolicy};
 
 use super::*;
@@ -208,6 +210,7 @@ fn with_virtual_servers_what_lingers_goes_with_its_service_and_the_rest_stays() 
     assert!(scene.rules.lingers() && talk.goes_on());
     scene.rules.withdraw(&|_| false, &mut scene.datapath).unwrap();
     assert!(!scene.rules.lingers());
+    assert_eq!(scene.rules.remembered(), [(Protocol::Tcp, real(8080))].into(), "the kernel forgets later");
     assert_eq!(scene.read(), State::default());
     assert!(!scene.command("ip link").contains(DEVICE));
 }
@@ -250,6 +253,8 @@ fn with_virtual_servers_a_port_that_they_remember_does_not_reach_the_endpoint_it
     scene.restore(other);
     scene.take_away();
     assert!(scene.rules.lingers() && talk.goes_on());
+    let backend = BackendAddress { addr: endpoint.ip(), port: endpoint.port() };
+    assert_eq!(scene.rules.remembered(), [(Protocol::Tcp, backend)].into());
     // The kernel takes the endpoint's answers for those of the connection that it remembers.
     let direct = || client.netns.run(|| TcpStream::connect_timeout(&endpoint, Duration::from_secs(3))).unwrap();
     assert!(direct().is_err());
@@ -258,4 +263,38 @@ fn with_virtual_servers_a_port_that_they_remember_does_not_reach_the_endpoint_it
     // What rules translate is not hurt.
     let again = connect(&client.netns, SocketAddr::from((CLUSTER_IP, 80)));
     assert!(again.is_ok(), "{again:?}");
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn with_virtual_servers_what_the_kernel_remembers_of_datagrams_is_known_also_where_not_all_can_go() {
+    let mut scene = Scene::new("in-use");
+    let mut service = service();
+    service.ports[0].protocol = Protocol::Udp;
+    let name = SliceKey::new("default", "web-udp");
+    let slice = EndpointSlice {
+        key: name.clone(),
+        service: service.key.clone(),
+        ports: vec![EndpointPort { name: "".into(), protocol: Protocol::Udp, port: TargetPort(8080) }],
+        endpoints: vec![Endpoint { node: Some("node1".into()), ..Endpoint::new(PodAddr(NODE.into())) }],
+        unproxied: false,
+        triggered: None,
+    };
+    scene.learn(&Change::Slice(name, Some(slice)));
+    scene.change(Some(service));
+    let ask = || {
+        let socket = UdpSocket::bind(SocketAddr::from((NODE, 0)))?;
+        socket.send_to(b"more", SocketAddr::from((CLUSTER_IP, 80)))
+    };
+    assert_eq!(scene.netns.run(ask).unwrap().unwrap(), 4);
+    // Somebody else's rule asks a set of podnet's: the kernel keeps it.
+    scene.restore("*filter\n-A INPUT -m set --match-set KUBE-CLUSTER-IP dst,dst -j ACCEPT\nCOMMIT\n");
+    assert!(scene.rules.take_away(&mut scene.datapath).is_err());
+    assert_eq!(scene.read().servers, State::default().servers);
+    let remembered = Remembered::from([(Protocol::Udp, real(8080))]);
+    assert_eq!(scene.rules.remembered(), remembered);
+    scene.restore("*filter\n-F INPUT\nCOMMIT\n");
+    scene.take_away();
+    assert_eq!(scene.read(), State::default());
+    assert_eq!((scene.rules.lingers(), scene.rules.remembered()), (false, remembered));
 }

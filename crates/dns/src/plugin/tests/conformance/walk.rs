@@ -276,7 +276,7 @@ fn logged(rig: &Rig, wanted: &str) -> Result<(), String> {
 }
 
 fn counted(rig: &Rig, line: &str) -> Result<(), String> {
-    let text = rig.server.metrics().render("x", &rig.server.gauges());
+    let text = rig.server.metrics().render(&rig.server.gauges());
     let name = line.split(['{', ' ']).next().unwrap_or(line);
     let of_name = || text.lines().filter(|found| found.starts_with(name));
     if of_name().any(|found| found == line) { Ok(()) } else { Err(of_name().collect::<Vec<_>>().join("\n  ")) }

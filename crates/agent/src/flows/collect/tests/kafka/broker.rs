@@ -87,7 +87,7 @@ fn items(batch: Vec<u8>) -> Vec<Numbered> {
         let item: Numbered = serde_json::from_str(&value).unwrap();
         let (expected, kind) = match &item.item {
             Item::Flow(record) => (record.id.to_string(), "flow"),
-            Item::Gap(_) => ("node1".to_owned(), "gap"),
+            Item::Gap(_) | Item::Drops(_) => ("node1".to_owned(), item.item.kind()),
         };
         assert_eq!(key, expected);
         assert_eq!(first + later, item.item.at().as_millisecond());
