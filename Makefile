@@ -1,6 +1,8 @@
 # What a newcomer types: `make demo`, `make test`, `make bench`. Everything that they need is installed when it is missing.
 SHELL := /bin/bash
 PODNET := target/release/podnet
+# What `make build`, `install` and `demo` build in beside what is there by default: WITH=podnet-cli/parquet for Parquet files and S3.
+WITH :=
 # What is not built in by default is tested all the same.
 FEATURES := --features podnet-cli/parquet
 
@@ -12,7 +14,7 @@ help:
 	@echo "make bench     measure, and write the figures to bench/results/"
 	@echo "make churn     change up to 500 endpoints a second under connections, for a minute in each mode (not ipvs)"
 	@echo "make fuzz      fuzz what cluster DNS reads, MINUTES=10 for each target, and keep what was found to reach more"
-	@echo "make install   install podnet and podnet-cni into /usr/local/bin"
+	@echo "make install   install podnet and podnet-cni into /usr/local/bin, WITH=podnet-cli/parquet with Parquet and S3"
 
 setup:
 	@scripts/setup demo
@@ -24,7 +26,7 @@ setup-bench:
 	@scripts/setup bench
 
 build: setup
-	cargo build --release --locked --bin podnet --bin podnet-cni
+	cargo build --release --locked --bin podnet --bin podnet-cni $(if $(WITH),--features $(WITH))
 
 demo: build
 	@PODNET=$(abspath $(PODNET)) scripts/demo
@@ -34,6 +36,7 @@ test: setup-test
 	cargo xtask layers
 	cargo deny --locked check bans licenses sources
 	cargo clippy --workspace --all-targets $(FEATURES) --locked -- -D warnings
+	cargo clippy -p podnet-agent --no-default-features --locked -- -D warnings
 	cargo build --workspace $(FEATURES) --locked
 	cargo nextest run --workspace $(FEATURES) --locked
 

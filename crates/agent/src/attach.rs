@@ -10,7 +10,7 @@ mod bridged;
 mod check;
 mod garbage;
 mod limit;
-mod limit_rules;
+pub(crate) mod limit_rules;
 mod records;
 mod remove;
 pub mod rules;

@@ -11,6 +11,7 @@ use podnet_model::NodeName;
 use crate::{
     conflist::PodLink,
     flows::{self, CollectorSettings, FlowApi, FlowLog},
+    proxy::userspace::Launch,
     underlay::UnderlaySettings,
 };
 
@@ -56,6 +57,9 @@ pub struct AgentConfig {
     pub cluster_domain: String,
     /// kube-proxy's configuration of this node alone; without it the ConfigMap `kube-proxy` counts.
     pub proxy_config: Option<PathBuf>,
+    /// How the program is started that passes on connections to Services in mode `userspace` and outlives the agent; without it the agent passes
+    /// them on itself.
+    pub proxy_program: Option<Launch>,
     /// Where records of the flows of this node's pods go; without it none are made.
     pub flow_log: Option<FlowLog>,
     /// Where records are sent besides, whether somebody follows or not.
@@ -64,6 +68,8 @@ pub struct AgentConfig {
     pub flows_between_pods: bool,
     /// Of how many pairs of workloads metrics tell what passed between them; of the others they tell the sum.
     pub flow_pairs: usize,
+    /// How many flows the kernel may count at once, at each pod's interface by itself; it is a map's size, and that of a map that is gone on with stays.
+    pub flow_entries: u32,
     /// The labels of pods that records have, by their keys, or by what these begin with and `*` behind it. None: all but those that controllers make.
     pub flow_labels: Vec<String>,
     /// How these are read over the network; without it they are not.

@@ -15,6 +15,7 @@
 //!   tried again for which they were not known
 //! - `signing`: zone files that are signed
 //! - `http`: health, readiness and metrics
+//! - [`panics`]: what becomes of a panic
 
 pub(crate) mod activity;
 mod clients;
@@ -32,6 +33,7 @@ mod listeners;
 mod local;
 mod neighbours;
 mod outside;
+pub mod panics;
 pub(crate) mod pem;
 mod protobuf;
 mod retry;

@@ -8,7 +8,7 @@
 //!   translated on the node
 //! - `log`: the file that they go to, as [`Lines`]
 //! - `collect`: the collectors that they are sent to
-//! - `recorders`: which nodes record to the same places
+//! - `recorders`: which nodes record to the same places; `neighbours`: their agents, with which it is settled who tells a flow
 //! - `past`: what is kept of them in memory
 //! - `api`: who may read that, over HTTPS, capture packets themselves, and see where a probe passes
 //! - `inside`: where these are; `own`: what is told of the node itself
@@ -23,6 +23,7 @@ mod keeper;
 mod known;
 mod lines;
 mod log;
+mod neighbours;
 mod own;
 mod past;
 mod private;
@@ -57,6 +58,7 @@ pub use counting::{AtStart, Counting};
 use demand::{Demand, Scope};
 pub(crate) use keeper::Keeper;
 pub use lines::{Lines, Short};
+use neighbours::Asks;
 pub(crate) use own::OwnNode;
 use recorders::Marks;
 
@@ -152,8 +154,22 @@ pub(crate) fn offer(
     let ending = Ending { demand: demand.clone(), couriers };
     let (client, holders) = (client.clone(), config.flow_holders());
     let (labels, addresses) = (config.flow_labels.clone(), addresses.clone());
-    let keeper =
-        Keeper { demand, node, client, log, retention, tally, collectors, labels, service_cidr, addresses, holders };
+    // Who cannot be asked need not ask.
+    let asks = config.flow_api.as_ref().map(|api| Asks { kubeconfig: config.kubeconfig.clone(), port: api.port });
+    let keeper = Keeper {
+        demand,
+        node,
+        client,
+        log,
+        retention,
+        tally,
+        collectors,
+        labels,
+        service_cidr,
+        addresses,
+        holders,
+        asks,
+    };
     Some((keeper, ending))
 }
 

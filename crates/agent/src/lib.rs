@@ -132,6 +132,9 @@ fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AgentErr
 /// When something that it cannot do without is missing; what may pass (an API server that is away) is waited for.
 pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
     fault::heed(&config.state_dir);
+    if let Some(launch) = config.proxy_program.clone() {
+        proxy::userspace::serve_apart(launch);
+    }
     if let Err(error) = podnet_kernel::descriptors::raise_limit() {
         warn!(%error, "the agent may have no more open files than it began with");
     }

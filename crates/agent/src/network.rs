@@ -241,10 +241,10 @@ fn asked_of_kernel(
     config: &AgentConfig,
     datapath: &mut KernelDatapath,
 ) -> Result<(Support, FastPath, Capabilities), NetworkError> {
-    let (wanted, counts) = (config.fast_path, config.counts_at_start());
+    let (wanted, counts, entries) = (config.fast_path, config.counts_at_start(), config.flow_entries);
     let cgroup = Cgroup::v2(&config.sockets_cgroup).ok();
     thread::scope(|scope| {
-        let open = move || FastPath::open(wanted, Counting::open(counts, cgroup));
+        let open = move || FastPath::open(wanted, Counting::open(counts, cgroup, entries));
         let named = |name: &str| thread::Builder::new().name(name.into());
         let fast_path = named("programs").spawn_scoped(scope, open).map_err(NetworkError::Thread)?;
         let has = named("probe").spawn_scoped(scope, capabilities::probe).map_err(NetworkError::Thread)?;

@@ -5,7 +5,7 @@
 //! - [`ports`]: bounded HTTP servers, [`guests`] who is served there; [`status`]: `/healthz`, `/livez`, `/proxyMode`, `/configz` and `/metrics`
 //! - [`configured`]: the configuration, the mode that follows from it, [`conntrack`]'s settings
 //! - `mode`: the seam behind which each mode puts its rules in force
-//! - [`userspace`]: connections passed on by the agent itself
+//! - [`userspace`]: connections passed on by a program, which outlives the agent
 //! - [`told`]: what the network's thread tells those who are asked
 //! - [`checks`]: the ports at which load balancers ask whether a Service has endpoints here (`spec.healthCheckNodePort`)
 

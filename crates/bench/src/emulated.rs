@@ -16,7 +16,7 @@ use crate::{
 const MODES: [&str; 2] = ["nftables", "ipvs"];
 /// Beside the one that warms up. Each takes about 5 s of a processor in each mode; the machine's time is counted by its instructions, so that
 /// rounds differ by little.
-const ROUNDS: usize = 1;
+const ROUNDS: usize = 3;
 /// The first argument inside; the binary `podnet` follows.
 pub(crate) const INSIDE: &str = "inside-with";
 /// Before the figures in the output.

@@ -3,6 +3,8 @@
 //! Absolute times say little on a shared machine: where there is a peer, it is measured in turn with podnet in the same run, and the
 //! ratio is what counts. It needs root, a release build (`PODNET`) and no cluster that is up. Arguments name the parts to measure.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod cni;
 mod emulated;
 mod figures;
@@ -15,6 +17,7 @@ mod programming;
 mod recording;
 mod services;
 mod stand_in;
+mod targets;
 mod traffic;
 mod up;
 mod wire;
@@ -75,10 +78,13 @@ fn run(podnet: &str) -> Result<()> {
     show(programming.as_ref());
     let names = wanted("dns").then(|| names::measure(podnet)).transpose()?;
     show(names.as_ref());
+    write("dns", &json!({"machine": machine(), "names": names}))?;
+    // What was measured is shown and written all the same, as soon as it is: whatever comes later may fail.
+    let answered = names.as_ref().map_or(Ok(()), names::Names::check);
     let emulated = wanted("virtual-servers").then(|| emulated::measure(podnet)).transpose()?;
     show(emulated.as_ref());
     if !only.is_empty() && only.iter().all(|part| WITHOUT_CLUSTER.contains(&part.as_str())) {
-        return Ok(());
+        return answered;
     }
     let up = wanted("up").then(|| up::measure(podnet)).transpose()?;
     show(up.as_ref());
@@ -87,35 +93,32 @@ fn run(podnet: &str) -> Result<()> {
     show(pods.as_ref());
     let memory = wanted("memory").then(|| memory::measure(&cluster)).transpose()?;
     show(memory.as_ref());
+    write("first-slice", &json!({"machine": machine(), "up": up, "pods": pods, "memory": memory}))?;
     let cni = wanted("cni").then(|| cni::measure(Path::new(podnet))).transpose()?;
     show(cni.as_ref());
     let wire = wanted("wire").then(|| wire::measure(&cluster)).transpose()?;
     show(wire.as_ref());
     let services = wanted("services").then(|| services::measure(&cluster)).transpose()?;
     show(services.as_ref());
-    let flows = wanted("flows").then(|| recording::measure(podnet, &cluster)).transpose()?;
-    show(flows.as_ref());
-    // What was measured is shown and written all the same.
-    let checked = flows.as_ref().map_or(Ok(()), recording::Recording::check);
-    let full_node = wanted("full-node").then(pods::fill_node).transpose()?;
-    show(full_node.as_ref());
-    drop(cluster);
-    if !only.is_empty() {
-        println!("nothing written: only a whole run is");
-        return checked;
-    }
-    write("first-slice", &json!({"machine": machine(), "up": up, "pods": pods, "memory": memory}))?;
-    write(
-        "pod-network",
-        &json!({"machine": machine(), "cni": cni, "wire": wire, "full_node": full_node, "planning": planning}),
-    )?;
-    write("dns", &json!({"machine": machine(), "names": names}))?;
     write(
         "services",
         &json!({"machine": machine(), "programming": programming, "through": services, "emulated": emulated}),
     )?;
+    let mut flows = wanted("flows").then(|| recording::measure(podnet, &cluster)).transpose()?;
+    show(flows.as_ref());
     write("flows", &json!({"machine": machine(), "flows": flows}))?;
-    checked
+    let full_node = wanted("full-node").then(pods::fill_node).transpose()?;
+    show(full_node.as_ref());
+    write(
+        "pod-network",
+        &json!({"machine": machine(), "cni": cni, "wire": wire, "full_node": full_node, "planning": planning}),
+    )?;
+    drop(cluster);
+    let Some(flows) = &mut flows else { return answered };
+    let with_room = flows.with_room(podnet);
+    show(Some(&*flows));
+    write("flows", &json!({"machine": machine(), "flows": flows}))?;
+    answered.and(flows.check()).and(with_room)
 }
 
 fn show(part: Option<&impl Display>) {
@@ -124,7 +127,11 @@ fn show(part: Option<&impl Display>) {
     }
 }
 
+/// Writes a file's figures where all its parts were measured.
 fn write(name: &str, results: &Value) -> Result<()> {
+    if results.as_object().is_some_and(|parts| parts.values().any(Value::is_null)) {
+        return Ok(());
+    }
     let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../bench/results"));
     fs::create_dir_all(directory)?;
     fs::write(directory.join(format!("{name}.json")), serde_json::to_string_pretty(results)? + "\n")?;

@@ -23,6 +23,7 @@ use crate::{
     lab::{Place, Running},
     programming::{self, CHANGES, ENDPOINTS},
     stand_in::{Answers, StandIn},
+    targets::Target,
 };
 use asking::{Figure, LOADS, Load, Rate, addresses, ask, median, until_answered};
 use peers::{CACHES, Kind, PEERS, Peer};
@@ -56,6 +57,7 @@ pub(crate) struct Names {
     update: Times,
     verified: Verified,
     loads: Vec<Rates>,
+    targets: Vec<Target>,
     /// CoreDNS's rate as it is published, of questions for names on two processors.
     coredns_published: u32,
     missing: Vec<&'static str>,
@@ -93,6 +95,7 @@ pub(crate) fn measure(podnet: &str) -> Result<Names> {
     let loads = LOADS.into_iter().filter(|load| *load != Load::Cached || field.upstream.is_some());
     let loads = loads.map(|load| field.rates(load)).collect::<Result<Vec<_>>>()?;
     let verified = verified::measure(&field.place, podnet)?;
+    let targets = targets(&loads, &verified, &update);
     Ok(Names {
         services: SERVICES,
         endpoints: ENDPOINTS,
@@ -102,9 +105,42 @@ pub(crate) fn measure(podnet: &str) -> Result<Names> {
         update,
         verified,
         loads,
+        targets,
         coredns_published: COREDNS,
         missing,
     })
+}
+
+/// What is asked of cluster DNS, by what a second of the server's processor answers: dnsperf's own is at its limit before.
+fn targets(loads: &[Rates], verified: &Verified, update: &Times) -> Vec<Target> {
+    let beside = |load: Load, name: &str| {
+        let rates = loads.iter().find(|rates| rates.load == load)?;
+        let (_, peer) = rates.peers.iter().find(|(peer, _)| *peer == name)?;
+        Some(rates.podnet.per_processor_second / peer.per_processor_second)
+    };
+    let names = beside(Load::Names, "knot")
+        .map(|ratio| Target::at_least("names of the cluster, of knot's rate at least", 1.0, ratio));
+    let cached = beside(Load::Cached, "unbound");
+    let cached =
+        cached.map(|ratio| Target::at_least("forwarded names that are kept, of unbound's rate at least", 1.5, ratio));
+    let whole = [
+        Target::below("MiB with all pods, below", 100.0, verified.memory_mib),
+        Target::below("seconds until all is answered, below", 1.0, verified.load_s),
+        Target::below("milliseconds from update to answer, p99, below", 10.0, update.p99_ms),
+    ];
+    names.into_iter().chain(cached).chain(whole).collect()
+}
+
+impl Names {
+    /// # Errors
+    ///
+    /// Where a question was not answered.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.loads.iter().find(|rates| rates.podnet.lost > 0) {
+            Some(rates) => Err(format!("{} questions of {:?} were lost", rates.podnet.lost, rates.load).into()),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Field {
@@ -248,6 +284,9 @@ impl fmt::Display for Names {
             if *load == Load::Names {
                 write!(f, "\n            CoreDNS, as published: about {}/s on two processors", self.coredns_published)?;
             }
+        }
+        for target in &self.targets {
+            write!(f, "{target}")?;
         }
         if !self.missing.is_empty() {
             write!(f, "\nnot installed: {} (scripts/setup bench)", self.missing.join(", "))?;

@@ -24,6 +24,7 @@ use crate::{
     figures::Times,
     lab::{Lab, Place},
     stand_in::{Answers, cluster},
+    targets::Target,
 };
 
 /// How many Services, from few to many. The first is what the others' first packets are compared with.
@@ -37,7 +38,10 @@ const ENDS: [(&str, Ipv4Addr); 2] =
     [("client", Ipv4Addr::new(100, 64, 0, 50)), ("server", Ipv4Addr::new(100, 64, 0, 51))];
 
 #[derive(Serialize)]
-pub(crate) struct Programming(Vec<Among>);
+pub(crate) struct Programming {
+    among: Vec<Among>,
+    targets: Vec<Target>,
+}
 
 /// Among so many Services.
 #[derive(Serialize)]
@@ -53,15 +57,41 @@ struct Among {
     /// Memory of the agent's own (resident, less what is shared), at its most and at the end, in MiB.
     peak_mib: f64,
     memory_mib: f64,
-    /// Time of a connect through the ClusterIP, and directly: medians in microseconds.
-    connect_us: f64,
-    direct_us: f64,
-    /// The first by the second.
+    /// Time of a connect through the ClusterIP, and directly, in microseconds.
+    connect_us: Connects,
+    direct_us: Connects,
+    /// The first by the second, of medians.
     connect_ratio: f64,
 }
 
+/// The fastest of a hundred, the middle one and the slowest of a hundred, as kube-proxy's developers tell theirs.
+#[derive(Serialize)]
+struct Connects {
+    p01: f64,
+    p50: f64,
+    p99: f64,
+}
+
 pub(crate) fn measure(podnet: &str) -> Result<Programming> {
-    COUNTS.into_iter().map(|services| among(podnet, services)).collect::<Result<_>>().map(Programming)
+    let among: Vec<Among> = COUNTS.into_iter().map(|services| among(podnet, services)).collect::<Result<_>>()?;
+    let targets = targets(&among);
+    Ok(Programming { among, targets })
+}
+
+/// What is asked of an agent among 10,000 Services, and of the first packet among any number.
+fn targets(among: &[Among]) -> Vec<Target> {
+    let ratios = among.iter().map(|among| among.connect_ratio);
+    let flat = ratios.clone().fold(0.0, f64::max) / ratios.fold(f64::INFINITY, f64::min);
+    let of = |among: &Among| {
+        [
+            Target::below("seconds of the first sync of 10,000 Services, below", 1.0, among.first_sync_s),
+            Target::below("milliseconds of one changed endpoint there, p50, below", 1.0, among.one_endpoint.p50_ms),
+            Target::below("the same, p99, below", 5.0, among.one_endpoint.p99_ms),
+            Target::below("MiB of the agent there, at its most, below", 80.0, among.peak_mib),
+        ]
+    };
+    let there = among.iter().find(|among| among.services == 10_000).into_iter().flat_map(of);
+    there.chain([Target::below("first packet beside direct, the most by the least, below", 1.1, flat)]).collect()
 }
 
 fn among(podnet: &str, services: usize) -> Result<Among> {
@@ -88,9 +118,9 @@ fn among(podnet: &str, services: usize) -> Result<Among> {
         one_endpoint: Times::of(times),
         peak_mib,
         memory_mib: lab.memory_mib()?,
+        connect_ratio: connect_us.p50 / direct_us.p50,
         connect_us,
         direct_us,
-        connect_ratio: connect_us / direct_us,
     })
 }
 
@@ -166,8 +196,8 @@ pub(crate) fn slice(number: usize, generation: usize) -> Value {
     })
 }
 
-/// Connects by turns through the ClusterIP and directly; the medians in microseconds.
-fn connects() -> Result<(f64, f64)> {
+/// Connects by turns through the ClusterIP and directly.
+fn connects() -> Result<(Connects, Connects)> {
     let [client, server] = [NetNs::open(path(ENDS[0].0))?, NetNs::open(path(ENDS[1].0))?];
     let listener = server.run(|| TcpListener::bind((ENDS[1].1, PORT)))??;
     let serving = thread::spawn(move || listener.incoming().take(2 * CONNECTIONS).for_each(drop));
@@ -181,15 +211,18 @@ fn connects() -> Result<(f64, f64)> {
                 drop(stream);
             }
         }
-        Ok((median_us(through), median_us(direct)))
+        Ok((Connects::of(through), Connects::of(direct)))
     })??;
     serving.join().map_err(|_| "the server panicked")?;
     Ok(measured)
 }
 
-fn median_us(mut times: Vec<Duration>) -> f64 {
-    times.sort_unstable();
-    times[times.len() / 2].as_secs_f64() * 1e6
+impl Connects {
+    fn of(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let us = |hundredth: usize| times[times.len() * hundredth / 100].as_secs_f64() * 1e6;
+        Self { p01: us(1), p50: us(50), p99: us(99) }
+    }
 }
 
 /// The client's and the server's namespace, behind the node as its pods are. They go with this value.
@@ -239,12 +272,15 @@ fn path(name: &str) -> String {
 impl fmt::Display for Programming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "agent among Services of {ENDPOINTS} endpoints each")?;
-        let few = self.0.first().map_or(1.0, |among| among.connect_ratio);
-        for (at, among) in self.0.iter().enumerate() {
+        let few = self.among.first().map_or(1.0, |among| among.connect_ratio);
+        for (at, among) in self.among.iter().enumerate() {
             if at > 0 {
                 writeln!(f)?;
             }
             write!(f, "{among}   beside the fewest: {:.2}", among.connect_ratio / few)?;
+        }
+        for target in &self.targets {
+            write!(f, "{target}")?;
         }
         Ok(())
     }
@@ -258,10 +294,12 @@ impl fmt::Display for Among {
             "{services:6}  first sync {first_sync_s:.2} s, of that {apply_s:.2} s in the kernel; memory {memory_mib:.1} MiB, at its most {peak_mib:.1} MiB"
         )?;
         writeln!(f, "        one endpoint changes, until the kernel follows  {one_endpoint}")?;
+        let Connects { p01, p50, p99 } = &self.connect_us;
+        let direct = &self.direct_us;
         write!(
             f,
-            "        connect {:.1} µs, directly {:.1} µs: {:.2}",
-            self.connect_us, self.direct_us, self.connect_ratio
+            "        connect p01 {p01:.1}, p50 {p50:.1}, p99 {p99:.1} µs, directly {:.1}, {:.1}, {:.1} µs: {:.2}",
+            direct.p01, direct.p50, direct.p99, self.connect_ratio
         )
     }
 }

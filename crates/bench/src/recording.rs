@@ -1,12 +1,17 @@
 //! What it costs to record flows, and whether what is recorded is what was sent.
 //!
-//! Traffic between pods is measured with recording off and on, in turns. The same connections are recorded by podnet, by tcpdump that
+//! Traffic between pods is measured with recording on and off, in slices one after the other. The same connections are recorded by podnet, by tcpdump that
 //! writes headers to a file, and by conntrack that tells events, which both run beside the pod's own programs, as a capture container
-//! does. Then many connections and many datagrams are made whose number is known, and the records of `podnet flows --follow` counted.
+//! does; and so is the memory that live flows take. Then many connections and many datagrams are made whose number is known, and the records of
+//! `podnet flows --follow` counted: more than find room, and on a cluster that has room for them.
 
 mod account;
+mod live;
 mod load;
 mod peers;
+mod script;
+mod slices;
+mod stopped;
 
 use std::{
     fmt, fs,
@@ -19,20 +24,14 @@ use podnet_testnet::Cluster;
 use serde::Serialize;
 
 use crate::{
-    Result,
-    services::{self, Figures},
-    traffic::{End, median, pod},
+    Result, services,
+    traffic::{End, pod},
 };
 use account::Accounts;
+use live::Live;
 use peers::Watched;
+use slices::Compared;
 
-/// Times that recording is turned on. What is compared is a few seconds apart.
-const TURNS: usize = 7;
-/// Rounds of traffic each time.
-const ROUNDS: usize = 5;
-/// New pods come to the fast path in the agents' rounds, which are 10 s apart; as recording begins and ends other programs take its place,
-/// and what was told last is still taken in.
-const SETTLING: Duration = Duration::from_secs(12);
 /// For recording to begin, and to end after nobody asks any more.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The client's node.
@@ -51,52 +50,18 @@ pub(crate) struct Recording {
     across_nodes: Compared,
     /// What each way to watch costs for the same connections.
     watched: Watched,
+    live: Live,
     accounts: Accounts,
-}
-
-/// Medians of all turns.
-#[derive(Serialize)]
-struct Compared {
-    on: Figures,
-    off: Figures,
-    /// Medians of the turns' own ratios, on by off.
-    ratios: Figures,
 }
 
 pub(crate) fn measure(podnet: &str, cluster: &Cluster) -> Result<Recording> {
     let ends: Vec<End> = PODS.iter().map(|(name, node)| pod(cluster, name, node)).collect::<Result<_>>()?;
     ends[1..].iter().try_for_each(services::serve)?;
-    let (mut near, mut far) = (Vec::new(), Vec::new());
-    for turn in 0..TURNS {
-        let both = || -> Result<_> {
-            thread::sleep(SETTLING);
-            Ok([rounds(&ends, 1)?, rounds(&ends, 2)?])
-        };
-        let before = if turn % 2 == 0 { Some(both()?) } else { None };
-        let follower = Follower::start(podnet, None)?;
-        let on = both()?;
-        follower.end()?;
-        // Each is the first one every other time.
-        let off = before.map_or_else(both, Ok)?;
-        let [on, off] = [on, off].map(|both| both.map(|rounds| services::typical(&rounds)));
-        near.push((on[0], off[0]));
-        far.push((on[1], off[1]));
-    }
+    let [same_node, across_nodes] = slices::measure(podnet, cluster, &ends)?;
     let watched = peers::measure(podnet, cluster, [&ends[0], &ends[1]])?;
+    let live = live::measure(podnet, cluster, [&ends[0], &ends[2]])?;
     let accounts = account::measure(podnet, cluster, [&ends[0], &ends[2]])?;
-    Ok(Recording { same_node: compare(&near), across_nodes: compare(&far), watched, accounts })
-}
-
-fn rounds(ends: &[End], to: usize) -> Result<Vec<Figures>> {
-    // It warms up.
-    services::ask_client(&ends[0], ends[to].addr)?;
-    (0..ROUNDS).map(|_| services::ask_client(&ends[0], ends[to].addr)).collect()
-}
-
-fn compare(turns: &[(Figures, Figures)]) -> Compared {
-    let (on, off): (Vec<Figures>, Vec<Figures>) = turns.iter().copied().unzip();
-    let ratios = services::each(|of| median(turns.iter().map(|(on, off)| of(on) / of(off)).collect()));
-    Compared { on: services::typical(&on), off: services::typical(&off), ratios }
+    Ok(Recording { same_node, across_nodes, watched, live, accounts })
 }
 
 /// Somebody who follows flows, so that they are recorded.
@@ -168,6 +133,13 @@ fn until(what: &str, is_so: impl Fn() -> bool) -> Result<()> {
 }
 
 impl Recording {
+    /// Records as many datagrams' flows once more, on a cluster of its own whose nodes have room for all of them.
+    pub(crate) fn with_room(&mut self, podnet: &str) -> Result<()> {
+        let cluster = Cluster::up(podnet, &["--flow-entries", account::ROOM]);
+        let [client, server] = [pod(&cluster, PODS[0].0, PODS[0].1)?, pod(&cluster, PODS[2].0, PODS[2].1)?];
+        self.accounts.with_room(podnet, &cluster, [&client, &server])
+    }
+
     /// Whether what was recorded is what was sent.
     ///
     /// # Errors
@@ -179,12 +151,8 @@ impl Recording {
 
 impl fmt::Display for Recording {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (to, Compared { on, off, ratios }) in [("same node", &self.same_node), ("another node", &self.across_nodes)]
-        {
-            writeln!(f, "recording on, {to:<22}{on}")?;
-            writeln!(f, "recording off, {to:<21}{off}")?;
-            writeln!(f, "ratio, median of turns, {to:<12}{ratios}")?;
-        }
-        write!(f, "{}\n{}", self.watched, self.accounts)
+        self.same_node.lines("same node", f)?;
+        self.across_nodes.lines("another node", f)?;
+        write!(f, "{}\n{}\n{}", self.watched, self.live, self.accounts)
     }
 }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-pub(crate) use daemons::{AgentOptions, ApiserverOptions, DnsOptions, NodeOptions, Placement};
+pub(crate) use daemons::{AgentOptions, ApiserverOptions, DnsOptions, NodeOptions, Placement, ProxyOptions};
 pub(crate) use up::{IpFamily, PodLink, ProxyMode, UpOptions};
 
 /// The Kubernetes network in one program.
@@ -149,6 +149,9 @@ Examples:
     ///
     /// `podnet up` starts one for each of its nodes; on a real cluster it is the DaemonSet's container.
     Agent(Box<AgentOptions>),
+    /// Pass on connections to Services in mode userspace (started by an agent, which it outlives)
+    #[command(hide = true)]
+    Proxy(ProxyOptions),
     /// Serve cluster DNS from a Corefile
     Dns(DnsOptions),
     /// Answer HTTP with the name of this pod: a backend to try Services with

@@ -63,6 +63,9 @@ pub(crate) struct Cluster {
     pub(crate) flow_retention: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) flow_retention_bytes: Option<u64>,
+    /// How many flows the kernel of each node may count at once, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) flow_entries: Option<u32>,
     pub(crate) datastore: Option<PathBuf>,
     /// The binary that `up` was called with: the supervisor starts the processes from it.
     pub(crate) binary: PathBuf,
@@ -218,6 +221,7 @@ mod tests {
             flows: false,
             flow_retention: None,
             flow_retention_bytes: None,
+            flow_entries: None,
             datastore: None,
             binary: PathBuf::new(),
         }

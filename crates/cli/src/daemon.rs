@@ -7,6 +7,7 @@ use podnet_agent::{
     AgentConfig,
     dns::DnsOptions as DnsSettings,
     flows::{ClientAuthority, FlowApi},
+    proxy::userspace::{self, Launch},
     underlay::{Detection, UnderlaySettings, detection::expression},
 };
 use podnet_flow::store::Retention;
@@ -18,7 +19,7 @@ use podnet_runtime::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    arguments::{AgentOptions, ApiserverOptions, DnsOptions, NodeOptions, Placement, PodLink},
+    arguments::{AgentOptions, ApiserverOptions, DnsOptions, NodeOptions, Placement, PodLink, ProxyOptions},
     layout::{self, NodeLayout},
     report::{Doing, Failure},
 };
@@ -82,6 +83,7 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
     heap::share_one();
     let underlay = underlay(&options)?;
     let flow_api = flow_api(&options);
+    let proxy_program = Some(proxy_program(&options)?);
     let config = AgentConfig {
         node: options.name.into(),
         kubeconfig: options.kubeconfig,
@@ -105,6 +107,7 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
         node_local_dns_corefile: options.node_local_dns_corefile,
         cluster_domain: options.cluster_domain,
         proxy_config: options.proxy_config,
+        proxy_program,
         flow_log: options.flow_log.map(|path| podnet_agent::flows::FlowLog {
             path,
             bytes: options.flow_log_bytes,
@@ -116,10 +119,32 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
         },
         flows_between_pods: options.flow_pod_to_pod,
         flow_pairs: options.flow_metrics_pairs,
+        flow_entries: options.flow_entries,
         flow_labels: options.flow_labels,
         flow_api,
     };
     run(async { Box::pin(podnet_agent::run(config, stopped()?)).await.doing(|| "the agent ended".into()) })
+}
+
+/// In a cgroup beside the agent's, where that has one of its own: the agent is found by its cgroup, and is the one process in it.
+fn proxy_program(options: &AgentOptions) -> Result<Launch, Failure> {
+    let beside = |path: &PathBuf| {
+        let mut name = path.file_name()?.to_owned();
+        name.push("-proxy");
+        Some(path.with_file_name(name))
+    };
+    Ok(Launch {
+        binary: own_binary()?,
+        socket: options.state_dir.join("proxy.sock"),
+        cgroup: options.placement.cgroup.as_ref().and_then(beside),
+    })
+}
+
+pub(crate) fn proxy(options: &ProxyOptions) -> Result<(), Failure> {
+    keep_files_private();
+    place(&options.placement)?;
+    log();
+    userspace::process::serve(&options.socket).doing(|| "connections to Services are passed on no more".into())
 }
 
 /// Where the files are given; clap asks for them where a time is.
@@ -230,10 +255,14 @@ fn keep_files_private() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
-fn run(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn log() {
     let filter =
         tracing_subscriber::EnvFilter::try_from_env("PODNET_LOG").unwrap_or_else(|_| "info,kube_client=off".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false).init();
+}
+
+fn run(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    log();
     // Two workers: these processes wait most of the time, and there are many of them on one machine.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.doing(|| "cannot start".into())?.block_on(work)
@@ -273,6 +302,40 @@ mod tests {
 
     use super::*;
     use crate::arguments::{Arguments, Command};
+
+    #[test]
+    fn the_program_of_services_is_beside_its_agent_and_found_by_the_next_one() {
+        let launch = |more: &str| {
+            let line = format!("podnet agent --name node1 --state-dir /state/agent {more}");
+            let Command::Agent(options) = Arguments::parse_from(line.split_whitespace()).command else {
+                panic!("not an agent")
+            };
+            proxy_program(&options).map_err(|failure| failure.to_string()).unwrap()
+        };
+        let own = launch("--cgroup podnet/system/node1-agent");
+        assert_eq!(own.cgroup, Some(PathBuf::from("podnet/system/node1-agent-proxy")));
+        assert_eq!(own.socket, Path::new("/state/agent/proxy.sock"));
+        assert_eq!(launch("").cgroup, None);
+        let line = "podnet proxy --socket /state/agent/proxy.sock --cgroup podnet/system/node1-agent-proxy";
+        let Command::Proxy(options) = Arguments::parse_from(line.split(' ')).command else { panic!("not a proxy") };
+        assert_eq!((options.socket, options.placement.cgroup), (own.socket, own.cgroup));
+    }
+
+    #[test]
+    fn the_kernel_counts_so_many_flows_at_once_and_no_less_than_a_few_nor_more_than_memory_has_room_for() {
+        let entries = |more: &str| {
+            let line = format!("podnet agent --name node1 {more}");
+            let parsed = Arguments::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())?;
+            let Command::Agent(options) = parsed.command else { panic!("not an agent") };
+            Ok::<_, String>(options.flow_entries)
+        };
+        assert_eq!(entries(""), Ok(podnet_kernel::flows::Sizes::default().entries));
+        assert_eq!(entries("--flow-entries 1048576"), Ok(1 << 20));
+        for wrong in ["1023", "16777217", "many"] {
+            let refused = entries(&format!("--flow-entries {wrong}")).unwrap_err();
+            assert!(refused.contains("--flow-entries"), "{refused}");
+        }
+    }
 
     #[test]
     fn the_past_of_flows_takes_no_more_memory_than_is_asked_for() {

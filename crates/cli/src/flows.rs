@@ -31,8 +31,8 @@ use crate::{
 };
 
 /// How often it is looked what can be printed.
-const TICK: Duration = Duration::from_millis(250);
-/// A pod that is to go has that long to hear of what ended before: agents tell the end of a flow after up to 3 s, as packets may come late.
+const TICK: Duration = Duration::from_millis(100);
+/// A pod that is to go has that long to hear of what ended before: agents tell the end of a flow that nobody acknowledged after up to 3 s.
 const LAST: Duration = Duration::from_secs(5);
 /// What agents told and is not taken in yet.
 const BACKLOG: usize = 1024;
@@ -113,7 +113,7 @@ async fn follow(
             _ = tick.tick() => {
                 let now = Timestamp::now();
                 held.add(merge.overdue(now), now);
-                out.write(&merge.joined(held.due(now)))?;
+                out.write(&merge.joined(held.due(now, |item| merge.hold(item))))?;
                 merge.forget(now);
             }
         }

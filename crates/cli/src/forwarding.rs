@@ -2,7 +2,7 @@
 //!
 //! - [`state`]: the cluster's objects and what is known of its nodes, as the planner's [`Cluster`](podnet_planner::trace::Cluster)
 //! - [`operand`]: what people write for the two ends
-//! - [`names`]: which names a pod's resolver asks for, and what it is told
+//! - [`names`]: which names a pod's resolver asks for, and what it is told; [`outside`]: of those outside of the cluster
 //! - [`show`]: a trace as text, JSON or a graph
 //! - [`kernels`]: what the kernels of nodes have, by the nodes' namespaces or their agents; [`access`]: how agents are reached
 //! - [`compare`]: a trace beside that
@@ -20,6 +20,7 @@ mod lab;
 mod live;
 mod names;
 mod operand;
+mod outside;
 mod show;
 mod state;
 mod why;
@@ -54,7 +55,7 @@ pub(crate) fn trace(options: &TraceOptions) -> Result<(), Failure> {
         }
         false => (follow(&state)?, None),
     };
-    let live = if options.live { Some(live::follow(&state, &question, &trace, &access)?) } else { None };
+    let live = if options.live { Some(live::follow(&state, &question, &trace, &access, None)?) } else { None };
     let told = show::Told { question: &question, trace: &trace, compared: compared.as_ref(), live: live.as_ref() };
     match options.output {
         Form::Table => print!("{}", told.text(&state)),

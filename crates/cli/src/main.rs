@@ -26,9 +26,11 @@ use std::{io::Write, process::ExitCode};
 
 use arguments::{Arguments, Command};
 use clap::Parser;
+use podnet_agent::dns::panics;
 use report::Failure;
 
 fn main() -> ExitCode {
+    panics::end_the_process();
     // clap prints help and usage errors by itself and exits with 0 and 2.
     let arguments = Arguments::parse();
     match run(arguments.command) {
@@ -68,6 +70,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Apiserver(options) => daemon::apiserver(options),
         Command::Node(options) => daemon::node(options),
         Command::Agent(options) => daemon::agent(*options),
+        Command::Proxy(options) => daemon::proxy(&options),
         Command::Dns(options) => daemon::dns(options),
         Command::Demoapp { arguments } => daemon::demoapp(arguments),
         Command::Pause { dir } => daemon::pause(&dir),

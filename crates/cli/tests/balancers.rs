@@ -75,8 +75,9 @@ fn a_load_balancer_answers_this_machine_moves_within_2_seconds_and_gives_its_add
     eventually_address(&cluster, "web-lb6", by_ipv6);
     eventually("an answer by IPv6", SOON, || fetch(by_ipv6).map(drop));
     for addr in [addr, by_ipv6] {
-        moves_when_the_agent_falls_silent(&cluster, addr);
+        moves_in_time(addr, |node| when_the_agent_falls_silent(&cluster, addr, node));
     }
+    moves_in_time(addr, |node| when_the_uplink_is_cut(addr, node));
     stays_with_the_endpoints_where_it_is_local(&cluster, addr);
 
     cluster.kubectl(&["-n", "web", "expose", "deployment", "web", "--name=second", "--port=80", "--type=LoadBalancer"]);
@@ -119,36 +120,57 @@ fn a_cluster_knows_what_the_manifests_define(cluster: &Cluster) {
     assert!(pools.contains("172.29.240.200-172.29.240.250"), "{pools}");
 }
 
-fn moves_when_the_agent_falls_silent(cluster: &Cluster, addr: &str) {
+/// To another node within 2 s of something that happens to the one that answers.
+fn moves_in_time(addr: &str, happens: impl Fn(&str) -> Duration) {
     // A machine that does other things as well may have a slow moment.
     let mut took = Vec::new();
     while took.iter().all(|after| *after >= Duration::from_secs(2)) {
         assert!(took.len() < 3, "it took {took:?}");
-        took.push(move_away_and_back(cluster, addr));
+        let before = neighbour(addr);
+        let node = node_of(&before).unwrap_or_else(|| panic!("{before:?} is no node's"));
+        took.push(happens(&node));
+        eventually("an answer", SOON, || fetch(addr).map(drop));
     }
 }
 
-/// How long nobody answered.
-fn move_away_and_back(cluster: &Cluster, addr: &str) -> Duration {
-    let before = neighbour(addr);
-    let node = node_of(&before).unwrap_or_else(|| panic!("{before:?} is no node's"));
+/// How long nobody answered. Who is stopped leaves all in force that there is, and is the first again as it goes on.
+fn when_the_agent_falls_silent(cluster: &Cluster, addr: &str, node: &str) -> Duration {
     let agent = Pid::from_raw(cluster.pid(&format!("{node}-agent"))).unwrap();
     kill_process(agent, Signal::STOP).unwrap();
-    let silent = Instant::now();
-    eventually("another node's Ethernet address", SOON, || match neighbour(addr) {
-        now if now == before => Err(now),
-        now => node_of(&now).map(drop).ok_or(now),
-    });
-    let after = silent.elapsed();
+    let after = another_answers(addr, node);
     let fetched = fetch(addr);
     kill_process(agent, Signal::CONT).unwrap();
     fetched.unwrap();
-    eventually("the first node again", SOON, || match neighbour(addr) {
-        now if now == before => Ok(()),
-        now => Err(now),
+    eventually("the first node again", SOON, || match node_of(&neighbour(addr)) {
+        Some(now) if now == node => Ok(()),
+        other => Err(format!("{other:?}")),
     });
-    eventually("an answer of the first node", SOON, || fetch(addr).map(drop));
     after
+}
+
+/// How long nobody answered. With the node its pods are cut off, too, so that some requests would wait.
+fn when_the_uplink_is_cut(addr: &str, node: &str) -> Duration {
+    let set = |state: &str| {
+        let command = ["-n", "podnet-fabric", "link", "set", node, state];
+        assert!(Command::new("ip").args(command).status().unwrap().success(), "{command:?}");
+    };
+    set("down");
+    let after = another_answers(addr, node);
+    set("up");
+    after
+}
+
+/// How long it takes until another node's Ethernet address is known.
+fn another_answers(addr: &str, node: &str) -> Duration {
+    let silent = Instant::now();
+    eventually("another node's Ethernet address", SOON, || {
+        let now = neighbour(addr);
+        match node_of(&now) {
+            Some(other) if other != node => Ok(()),
+            _ => Err(now),
+        }
+    });
+    silent.elapsed()
 }
 
 /// With `externalTrafficPolicy: Local` the node that answers is the pod's own, and the pod sees who asks.

@@ -18,8 +18,6 @@ use serde_json::Value;
 
 const PODNET: &str = env!("CARGO_BIN_EXE_podnet");
 const SOON: Duration = Duration::from_secs(60);
-/// Parts come a minute after the end of what they are of.
-const LATER: Duration = Duration::from_secs(180);
 
 const PODS: &str = r#"
 apiVersion: v1
@@ -57,14 +55,15 @@ impl Came {
             .collect()
     }
 
-    /// How many ends, and parts of such, of these connections came from which node, counted at whose end.
-    fn ends(&self) -> BTreeMap<[String; 3], usize> {
+    /// How many ends, and parts of such, of these connections came from which node, counted at whose end; and whether the other end's counts are
+    /// in them.
+    fn ends(&self) -> BTreeMap<([String; 3], bool), usize> {
         let came = self.0.lock().unwrap();
         let is_end = |item: &&Value| item["report"] == "end" || item["report"] == "part";
         let mut ends = BTreeMap::new();
         for item in came.values().filter(|item| is_asked_by_client(item)).filter(is_end) {
             let key = ["report", "node", "reporter"].map(|name| item[name].as_str().unwrap().to_owned());
-            *ends.entry(key).or_default() += 1;
+            *ends.entry((key, item["destinationCounts"].is_object())).or_default() += 1;
         }
         ends
     }
@@ -244,7 +243,7 @@ fn the_agents_options_have_flows_between_pods_logged_within_bounds_and_workloads
 }
 
 #[test]
-fn a_flow_between_two_nodes_comes_from_the_sources_node_alone_and_what_the_other_one_counted_as_its_part() {
+fn a_flow_between_two_nodes_is_one_record_of_the_sources_node_with_what_both_counted() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
     let came = hear(&path);
@@ -261,9 +260,8 @@ fn a_flow_between_two_nodes_comes_from_the_sources_node_alone_and_what_the_other
         if is_same { Ok(()) } else { Err(format!("{said:?}")) }
     });
     ask(&cluster, 20);
-    let expected = [["end", "node1", "source"], ["part", "node2", "destination"]];
-    let expected: BTreeMap<[String; 3], usize> = expected.into_iter().map(|key| (key.map(str::to_owned), 20)).collect();
-    eventually("each flow comes once, and its part", LATER, || {
+    let expected = BTreeMap::from([((["end", "node1", "both"].map(str::to_owned), true), 20)]);
+    eventually("each flow comes once", SOON, || {
         let ends = came.ends();
         if ends == expected { Ok(()) } else { Err(format!("{ends:?}")) }
     });

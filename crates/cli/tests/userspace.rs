@@ -4,8 +4,9 @@
 #[path = "shared/serving.rs"]
 mod serving;
 
-use std::{collections::BTreeSet, process::Command, time::Duration};
+use std::{collections::BTreeSet, os::unix::net::UnixStream, process::Command, time::Duration};
 
+use podnet_kernel::{cgroup::Cgroup, netns::NetNs};
 use podnet_testnet::{Cluster, eventually};
 use serving::{Lasting, on_node, pod};
 
@@ -14,7 +15,7 @@ const SOON: Duration = Duration::from_secs(60);
 const NODES: [&str; 2] = ["node1", "node2"];
 
 #[test]
-fn services_are_passed_on_by_the_agent_while_the_configuration_says_so() {
+fn services_are_passed_on_by_a_program_that_outlives_the_agent_while_the_configuration_says_so() {
     let cluster = Cluster::up(PODNET, &["--nodes", "2"]);
     for (name, node) in [("client", "node1"), ("web1", "node1"), ("web2", "node2")] {
         cluster.apply(&pod(name, node));
@@ -32,12 +33,16 @@ fn services_are_passed_on_by_the_agent_while_the_configuration_says_so() {
     before.goes_on(&cluster);
     follows_endpoints(&cluster, &service);
     tells_what_it_does_not_serve(&cluster);
+    let mut within = Lasting::begin(&cluster, 5202);
+    let passes_on = programs("node1");
+    assert_eq!(passes_on.len(), 1);
     let agent = cluster.pid("node1-agent").to_string();
     assert!(Command::new("kill").args(["-9", &agent]).status().unwrap().success());
     // Another one is there.
     cluster.take_proxy_mode("userspace", &NODES, SOON);
     served(&cluster, &service);
-    let mut within = Lasting::begin(&cluster, 5202);
+    within.goes_on(&cluster);
+    assert_eq!(programs("node1"), passes_on, "the program outlives its agent");
 
     cluster.take_proxy_mode("nftables", &NODES, SOON);
     served(&cluster, &service);
@@ -56,6 +61,30 @@ fn services_are_passed_on_by_the_agent_while_the_configuration_says_so() {
             }
         });
     }
+    for node in NODES {
+        eventually("the program ends where nobody needs it", SOON, || match programs(node) {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}")),
+        });
+    }
+}
+
+#[test]
+fn a_program_that_passes_on_connections_ends_with_its_agents_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("proxy.sock");
+    let mut command = Command::new(PODNET);
+    command.arg("proxy").arg("--socket").arg(&socket);
+    let mut program = NetNs::with_scratch(|| command.spawn()).unwrap().unwrap();
+    drop(eventually("it listens", SOON, || UnixStream::connect(&socket)));
+    drop(directory);
+    let how = eventually("it ends", SOON, || program.try_wait().unwrap().ok_or("it runs"));
+    assert!(how.success(), "{how}");
+}
+
+/// The processes that pass on connections of a node.
+fn programs(node: &str) -> Vec<u32> {
+    Cgroup::v2(format!("podnet/system/{node}-agent-proxy")).unwrap().pids().unwrap()
 }
 
 const SERVICES: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: NodePort, selector: {app: web}, \

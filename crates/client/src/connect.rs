@@ -162,6 +162,7 @@ pub fn in_cluster() -> Result<Client, ConnectError> {
 pub struct Agents {
     config: Config,
     shown: Option<Vec<Vec<u8>>>,
+    is_told: bool,
 }
 
 impl Agents {
@@ -176,8 +177,14 @@ impl Agents {
         let config = access.config().await?;
         let mut asked = config.clone();
         asked.read_timeout = Some(PATIENCE);
-        let shown = shown_by_agents(Client::try_from(asked).map_err(ConnectError::Tls)?).await?;
-        Ok(Self { config, shown })
+        let told = shown_by_agents(Client::try_from(asked).map_err(ConnectError::Tls)?).await?;
+        Ok(Self { config, is_told: told.is_some(), shown: told.flatten() })
+    }
+
+    /// Whether the API server answered: else the cluster may have a certificate of its agents that is not known here.
+    #[must_use]
+    pub const fn is_told(&self) -> bool {
+        self.is_told
     }
 
     /// A client for the agent at an address, which is not contacted yet. Where the cluster has no certificate of its agents, it has to show one that
@@ -201,20 +208,20 @@ impl Agents {
     }
 }
 
-/// What all agents show (DER); none where the cluster has no such certificate, who asks may not read it, or nobody answers.
-async fn shown_by_agents(api_server: Client) -> Result<Option<Vec<Vec<u8>>>, ConnectError> {
+/// What all agents show (DER); none where the cluster has no such certificate, or who asks may not read it. Nothing is told where nobody answers.
+async fn shown_by_agents(api_server: Client) -> Result<Option<Option<Vec<Vec<u8>>>>, ConnectError> {
     let found = match Api::<ConfigMap>::namespaced(api_server, AGENTS.0).get_opt(AGENTS.1).await {
         Err(kube::Error::Api(status)) if status.code == 403 => None,
         // While the API server is away, agents that the cluster's authority certifies can be asked all the same.
-        Err(kube::Error::Service(_) | kube::Error::HyperError(_)) => None,
+        Err(kube::Error::Service(_) | kube::Error::HyperError(_)) => return Ok(None),
         found => found.map_err(ConnectError::Agents)?,
     };
-    let Some(found) = found else { return Ok(None) };
+    let Some(found) = found else { return Ok(Some(None)) };
     let pem = found.data.and_then(|mut data| data.remove(AGENTS_CERTIFICATE)).ok_or(ConnectError::Certificate)?;
     let blocks: Result<Vec<_>, _> = Pem::iter_from_buffer(pem.as_bytes()).collect();
     let certificates: Vec<_> =
         blocks.map_err(|_| ConnectError::Certificate)?.into_iter().map(|pem| pem.contents).collect();
-    if certificates.is_empty() { Err(ConnectError::Certificate) } else { Ok(Some(certificates)) }
+    if certificates.is_empty() { Err(ConnectError::Certificate) } else { Ok(Some(Some(certificates))) }
 }
 
 /// The name of the node that this pod is on, as the token of its service account says (Kubernetes 1.30 and later, and podnet's own API server);
@@ -268,7 +275,14 @@ mod tests {
             let answer = Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).unwrap();
             async { Ok::<_, Infallible>(answer) }
         });
-        shown_by_agents(Client::new(service, "default")).await
+        shown_by_agents(Client::new(service, "default")).await.map(Option::flatten)
+    }
+
+    #[tokio::test]
+    async fn of_an_api_server_that_is_away_it_is_not_taken_for_told_that_agents_show_nothing() {
+        let away = || Err::<Response<Body>, _>(std::io::Error::other("away"));
+        let away = tower::service_fn(move |_: Request<Body>| async move { away() });
+        assert_eq!(shown_by_agents(Client::new(away, "default")).await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 //! an EndpointSlice only the wrong parts are left out.
 
 mod absence;
+mod ahead;
 mod file;
 mod good;
 mod kinds;
@@ -25,13 +26,11 @@ use std::{
 };
 
 use absence::{Absence, Finding};
+pub use ahead::paging_ahead;
 use file::FileWatch;
 use futures::{StreamExt, TryStreamExt};
 use good::LastGood;
-use k8s_openapi::api::{
-    core::v1::{ConfigMap, Namespace, Node, Pod, Service},
-    discovery::v1::EndpointSlice,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node};
 use kinds::Watched;
 use kube::{
     Api, Client, Resource,
@@ -44,6 +43,7 @@ use podnet_model::{
     convert::{Invalid, Partly},
     crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPAddressPool, IPPool, IPReservation, StickyAddress},
     errors::chain,
+    excerpt::{EndpointSlice, Pod, Service},
 };
 use quarantine::Cell;
 pub use quarantine::Quarantine;
@@ -143,13 +143,13 @@ pub fn watch(client: Client, interest: Interest) -> mpsc::Receiver<Update> {
     match interest.pods {
         PodInterest::None => {}
         PodInterest::OnNode(node) => watches.add::<Pod>(all().fields(&format!("spec.nodeName={node}"))),
-        PodInterest::All => watches.add::<Pod>(all()),
+        PodInterest::All => watches.add_many::<Pod>(all()),
     }
     if interest.services {
-        watches.add::<Service>(all());
+        watches.add_many::<Service>(all());
     }
     if interest.slices {
-        watches.add::<EndpointSlice>(all());
+        watches.add_many::<EndpointSlice>(all());
     }
     if interest.pools {
         watches.add::<IPPool>(all());
@@ -197,6 +197,11 @@ struct Watches {
 impl Watches {
     fn add<K: Watched>(&mut self, config: watcher::Config) {
         self.follow(Api::<K>::all(self.client.clone()), config);
+    }
+
+    /// As [`Watches::add`], of a kind of which a cluster has many pages.
+    fn add_many<K: Watched>(&mut self, config: watcher::Config) {
+        self.follow(Api::<K>::all(paging_ahead(self.client.clone())), config);
     }
 
     fn add_in<K: Watched + Resource<Scope = NamespaceResourceScope>>(
@@ -393,10 +398,12 @@ impl Follower {
             Ok(Partly { right: change, faults }) => {
                 self.tell_parts(&object, &gone, &faults);
                 if let Some(good) = self.good.as_ref().filter(|_| K::LAST_GOOD_COUNTS) {
-                    good.keep(&object);
+                    object.keep(good);
                 }
+                let gone = gone.sharing(&change);
                 self.told.insert(gone.clone());
                 self.send(Update::Change(change)).await?;
+                return Ok(Some(gone));
             }
             Err(error) if K::LAST_GOOD_COUNTS => {
                 self.complain(&object, &chain(&error), "object ignored until it is mended; what it said before counts");

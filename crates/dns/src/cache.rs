@@ -155,7 +155,11 @@ impl Cache {
         let least = || times.ttls.iter().map(|&(_, ttl)| ttl).min();
         let (half, seconds) = match reply.answer.rcode {
             _ if reply.truncated => return None,
-            Rcode::NOERROR if reply.answer.counts[0] > 0 => (Half::Success, bounded(self.options.success?, least()?)),
+            // RFC 2308 §2.2: where what an alias leads to is denied, no longer than that may be kept.
+            Rcode::NOERROR if reply.answer.counts[0] > 0 => {
+                let ttl = least()?.min(times.negative.unwrap_or(u32::MAX));
+                (Half::Success, bounded(self.options.success?, ttl))
+            }
             // RFC 2308 §5: a negative answer without SOA is not kept.
             Rcode::NOERROR | Rcode::NXDOMAIN => {
                 let ttl = times.negative?.min(least().unwrap_or(u32::MAX));

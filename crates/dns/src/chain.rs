@@ -285,7 +285,8 @@ impl Config {
     pub fn verifies_pods(&self) -> bool {
         self.kubernetes().any(|options| options.pods == PodNames::Verified)
             || self.blocks.iter().flat_map(|chain| &chain.plugins).any(|plugin| {
-                matches!(plugin, Plugin::Autopath(AutopathOptions { search: SearchPath::Plugin(..), .. }))
+                let search = if let Plugin::Autopath(options) = plugin { Some(&options.search) } else { None };
+                matches!(search, Some(SearchPath::Plugin(name, _)) if name == "kubernetes")
             })
     }
 

@@ -11,16 +11,16 @@ pub(crate) mod flights;
 mod host;
 mod journey;
 mod manners;
+mod private;
+mod proofs;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod upstreams;
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 
 pub use host::{HostError, host_addrs, host_query};
 pub use upstreams::Upstreams;
@@ -30,9 +30,9 @@ use crate::{
     cache::Key,
     chain::{Config, ForwardOptions, Plugin, UpstreamAddr, UpstreamTransport},
     forward::{
-        denials::Denials,
         flights::{Flights, Full},
         journey::journey,
+        proofs::Proofs,
     },
     message::{CLASS_IN, Head, UDP_SIZE, Upstream, question, rtype},
     name::Name,
@@ -108,7 +108,7 @@ pub struct Crew {
     upstreams: Arc<Upstreams>,
     flights: Arc<Flights<Key, Landed>>,
     /// What is proved not to exist, where the Corefile wants that to be used.
-    denials: Option<Arc<Mutex<Denials>>>,
+    proofs: Option<Arc<Proofs>>,
     parts: Parts,
 }
 
@@ -125,8 +125,8 @@ impl Crew {
         let options = upstreams.options();
         // Where another answer may follow a denial, there is no use in being quick with one.
         let last = options.next.is_empty() && !options.next_on_nodata && options.failover.is_empty();
-        let denials = (options.nsec > 0 && last).then(|| Arc::new(Mutex::new(Denials::new(options.nsec))));
-        Self { upstreams, flights: Arc::default(), denials, parts }
+        let proofs = (options.nsec > 0 && last).then(|| Arc::new(Proofs::new(options)));
+        Self { upstreams, flights: Arc::default(), proofs, parts }
     }
 
     /// The upstreams.
@@ -149,12 +149,13 @@ impl Crew {
     /// The denial of what is proved not to exist. Who checks signatures itself (CD) gets what the upstream says.
     #[must_use]
     pub fn denied(&self, look: &Look<'_>) -> Option<Answer> {
-        let denials = self.denials.as_ref().filter(|_| look.qclass == CLASS_IN && !look.head.checking_disabled())?;
-        let denied = lock(denials).deny(look.name, look.qtype, look.head.dnssec_ok(), look.now);
-        if denied.is_some() {
-            self.parts.metrics.upstreams.denied();
+        let proofs = self.proofs.as_ref().filter(|_| look.qclass == CLASS_IN && !look.head.checking_disabled())?;
+        let denied = lock(&proofs.denials).deny(look.name, look.qtype, look.head.dnssec_ok(), look.now)?;
+        if proofs.is_private(look.name) {
+            return None;
         }
-        denied
+        self.parts.metrics.upstreams.denied();
+        Some(denied)
     }
 
     /// Asks a question, or waits for the answer where it is being asked already.
@@ -164,31 +165,38 @@ impl Crew {
     pub async fn ask(&self, query: &Query, tcp: bool) -> Result<Reply, Failure> {
         let (signed, unchecked) = (query.head.dnssec_ok(), query.head.checking_disabled());
         // Proofs come to those who ask for signatures.
-        let denials = self.denials.as_ref().filter(|_| !unchecked);
+        let proves = self.proofs.is_some() && !unchecked;
         let ask = question(query.name.wire(), query.qtype);
-        let key = Key::new(&ask, signed || denials.is_some(), unchecked).with(&query.onward);
-        let configured = self.upstreams.options().max_concurrent;
-        let journey = || -> BoxFuture<'static, Landed> {
-            Box::pin(journey(Arc::clone(&self.upstreams), self.parts.clone(), key.clone(), tcp))
-        };
-        let flight = self.flights.join(&key, configured.unwrap_or(MAX_FLIGHTS), journey).map_err(|Full| {
-            self.parts.metrics.rejected();
-            if configured.is_some() { Failure::Configured } else { Failure::TooMany }
-        })?;
-        let upstream = flight.await?;
+        let key = Key::new(&ask, signed || proves, unchecked).with(&query.onward);
+        let upstream = self.fly(&key, tcp)?.await?;
         if let Some(from) = upstream.from.clone() {
             let _ = query.asked.upstream.set(from);
         }
         let mut answer = upstream.answer.clone();
-        if let Some(denials) = denials {
-            let name = Name::from_query(&query.name);
-            if upstream.vouched && answer.authentic && !upstream.truncated {
-                lock(denials).learn(&name, &answer, self.parts.outside.now());
-            }
-            if !signed {
-                answer = denials::plain(&name, query.qtype, &answer);
-            }
+        if proves && !signed {
+            answer = denials::plain(&Name::from_query(&query.name), query.qtype, &answer);
         }
         Ok(Reply { answer, truncated: upstream.truncated, fresh: false })
+    }
+
+    /// The answer to a question, which is asked unless it is already. What it proves is taken in once for all who wait.
+    fn fly(&self, key: &Key, tcp: bool) -> Result<impl Future<Output = Landed> + Send + use<>, Failure> {
+        let configured = self.upstreams.options().max_concurrent;
+        let journey = || -> BoxFuture<'static, Landed> {
+            let (crew, asked) = (self.clone(), key.clone());
+            let journey = journey(Arc::clone(&self.upstreams), self.parts.clone(), key.clone(), tcp);
+            Box::pin(journey.inspect(move |landed| {
+                // Who checks signatures itself (CD) is told what nobody has looked at.
+                if let Ok(upstream) = landed
+                    && !asked.checking_disabled()
+                {
+                    crew.take_in(&asked, upstream);
+                }
+            }))
+        };
+        self.flights.join(key, configured.unwrap_or(MAX_FLIGHTS), journey).map_err(|Full| {
+            self.parts.metrics.rejected();
+            if configured.is_some() { Failure::Configured } else { Failure::TooMany }
+        })
     }
 }

@@ -11,6 +11,7 @@
 //! - [`plugin`]: the plugins at work, as the links of a chain
 //! - [`server`]: the sans-I/O server; the shell supplies packets, time, random ids and the cluster's changes
 //! - [`authority`]: zones from files and transfers
+//! - [`validate`]: whom to believe that a name does not exist (DNSSEC)
 //! - [`metrics`]: what it counts, under the names that dashboards for cluster DNS know
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -31,6 +32,7 @@ pub mod plugin;
 #[cfg(test)]
 mod rfc;
 pub mod server;
+pub mod validate;
 pub mod zone;
 
 pub use chain::{Checked, Config, Environment, Listener, Port};

@@ -22,8 +22,8 @@ pub(crate) use counts::{Counted, Counts, Place};
 use family::Families;
 pub(crate) use family::{Counter, Family, labels};
 pub use health::Health;
-pub(crate) use upstreams::Asker;
 pub use upstreams::Upstreams;
+pub(crate) use upstreams::{Asker, Validated};
 
 use crate::chain::Port;
 
@@ -41,6 +41,7 @@ pub struct Metrics {
     rejected: AtomicU64,
     members_left_out: AtomicU64,
     localhosts: AtomicU64,
+    panics: AtomicU64,
     /// Responses of HTTP, by where they were asked for and by their status.
     https: Mutex<BTreeMap<(Port, u16), u64>>,
     /// What is counted of upstreams.
@@ -109,6 +110,11 @@ impl Metrics {
         self.localhosts.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a panic on the way to an answer that was survived.
+    pub(crate) fn panicked(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a response of DNS over HTTPS: `status` is HTTP's.
     pub fn https_answered(&self, port: Port, status: u16) {
         *self.https.lock().unwrap_or_else(PoisonError::into_inner).entry((port, status)).or_default() += 1;
@@ -131,7 +137,7 @@ impl Metrics {
         let _ = self.members(gauges, &mut out);
         let _ = self.clients(&mut out);
         let _ = self.health.render(&mut out);
-        let _ = process(gauges, &mut out);
+        let _ = process(gauges, self.panics.load(Ordering::Relaxed), &mut out);
         out
     }
 
@@ -207,7 +213,7 @@ fn kept(gauges: &Gauges, out: &mut String) -> std::fmt::Result {
 }
 
 /// What the process is, and what it runs.
-fn process(gauges: &Gauges, out: &mut String) -> std::fmt::Result {
+fn process(gauges: &Gauges, panics: u64, out: &mut String) -> std::fmt::Result {
     let name = "coredns_plugin_enabled";
     header(out, name, "gauge", "1 for each plugin of each zone.")?;
     for ([server, zone, view], plugin) in &gauges.plugins {
@@ -221,8 +227,8 @@ fn process(gauges: &Gauges, out: &mut String) -> std::fmt::Result {
         writeln!(out, "{name}{{hash=\"sha512\",value=\"{version}\"}} 1")?;
     }
     let name = "coredns_panics_total";
-    header(out, name, "counter", "Panics that were survived: none is, each ends the process.")?;
-    writeln!(out, "{name} 0")?;
+    header(out, name, "counter", "Panics on the way to answers, which were survived.")?;
+    writeln!(out, "{name} {panics}")?;
     let name = "coredns_build_info";
     header(out, name, "gauge", "1, with the version of podnet; it is built with no Go.")?;
     writeln!(out, "{name}{{goversion=\"\",revision=\"\",version=\"podnet-{}\"}} 1", env!("CARGO_PKG_VERSION"))

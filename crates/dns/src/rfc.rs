@@ -1,7 +1,8 @@
 //! What the RFCs demand of a server and of a resolver's messages, a file for each, a test for each clause.
 //!
 //! Clauses that live elsewhere: [`crate::message`] (broken packets), [`crate::authority`] (zone files, transfers, catalogs, TSIG, DNSSEC
-//! of own zones), [`crate::cache`], [`crate::forward`] (RFC 5452, 7873 towards upstreams), the guard of server blocks (RFC 9018).
+//! of own zones), [`crate::validate`] (RFC 4035 §5, RFC 5155 §8), [`crate::cache`], [`crate::forward`] (RFC 5452, 7873 towards upstreams), the guard of server blocks (RFC 9018), and the
+//! agent's connections (RFC 7766: `dns/tcp/tests/rfc7766.rs` there).
 
 mod rfc1035;
 mod rfc2181;
@@ -9,6 +10,7 @@ mod rfc2308;
 mod rfc2782;
 mod rfc3596;
 mod rfc3597;
+mod rfc4034;
 mod rfc4035;
 mod rfc6891;
 mod rfc6895;

@@ -25,6 +25,7 @@ mod probe;
 mod query;
 mod queue;
 mod readiness;
+mod recovery;
 mod reporter;
 mod signed;
 #[cfg(test)]
@@ -53,6 +54,7 @@ pub use outside::{Carrier, ClientSearch, Exchange, Keep, Outside, Secure, Take};
 pub use parts::Parts;
 pub use pen::{FlagChange, Pen, Shape};
 pub use query::{Arrival, Failure, Look, Query, Reply, Transport};
+pub use recovery::panicked;
 
 use crate::{
     chain::{Config, Port},
@@ -66,6 +68,7 @@ use crate::{
         probe::Probe,
         queue::Queue,
         readiness::Readiness,
+        recovery::Recovery,
         signed::{Seal, Signer},
         told::Told,
     },
@@ -140,6 +143,7 @@ impl Server {
     ) -> Self {
         let observer = Arc::new(observer);
         let debug = Debugger::new(config.process.debug.then(|| Arc::clone(&observer)));
+        let recovery = Recovery::new(&config, &metrics, &observer);
         let parts = Parts {
             host: outside.host().into(),
             outside,
@@ -150,6 +154,7 @@ impl Server {
             given: Arc::default(),
             fetching: Queue::new(fetched::MEMBERS_AT_ONCE),
             keys: Arc::new(signed::keys(&config.blocks)),
+            recovery,
         };
         let readiness = Readiness::new(config.process.monitor);
         let version = config.process.reload.map(|_| config.version);
@@ -295,12 +300,10 @@ impl Server {
         self.fail(index, request, Failure::NoPlugin, out)
     }
 
-    /// The response to a question that takes time; none where the Corefile wants silence. Dropping the future gives it up; others
-    /// who wait for the same answer get it all the same.
-    pub async fn finish(self: Arc<Self>, mut later: Box<Later>) -> Option<Vec<u8>> {
-        let signer = later.signer.take();
-        let Later { query, block, key, link, size, .. } = &*later;
-        let next = Next { server: &self, block: *block, index: *link };
+    /// The response to a question that takes time; none where the Corefile wants silence.
+    async fn finished(self: &Arc<Self>, later: &mut Later) -> Option<Vec<u8>> {
+        let Later { query, block, key, link, size, signer, .. } = later;
+        let next = Next { server: self, block: *block, index: *link };
         let (reply, failed) = match next.run(query).await {
             Ok(reply) => (reply, false),
             Err(Failure::Silent) => {
@@ -337,7 +340,7 @@ impl Server {
             upstream: query.upstream(),
         };
         self.told(*block, *key, &told);
-        if let Some(mut signer) = signer {
+        if let Some(signer) = signer {
             signer.sign(&mut out);
         }
         Some(out)

@@ -4,18 +4,21 @@
 //! the kernel is. Bells (an entry began, ended, was replaced) only make it sooner; of replaced entries they bring the last counters.
 //!
 //! A flow between two pods of the node has two entries, one at each pod's interface: they become one record, told by the source's. Nothing
-//! ends between two complete readings of the map ([`Aggregator::sweep`]), so that the second entry is not taken for another flow.
+//! ends between two complete readings of the map ([`Aggregator::sweep`]), so that the second entry is not taken for another flow; but for connections
+//! all of whose entries rang ([`Aggregator::take_ended`]).
 
+mod ended;
 mod flow;
 mod outcome;
 mod resolved;
 mod table;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
+pub use ended::Entries;
 use flow::{First, Flow, Side};
 use jiff::{SignedDuration, Timestamp};
 use podnet_model::NodeName;
@@ -40,6 +43,8 @@ pub struct Timeouts {
     pub others: SignedDuration,
     /// After the protocol said that it ended: the last acknowledgements.
     pub ended: SignedDuration,
+    /// After a connection of TCP ended and that was acknowledged, or it was reset: what is still under way.
+    pub acknowledged: SignedDuration,
     /// Between two records of a flow that lasts.
     pub update: SignedDuration,
 }
@@ -51,6 +56,7 @@ impl Default for Timeouts {
             udp: SignedDuration::from_secs(60),
             others: SignedDuration::from_secs(30),
             ended: SignedDuration::from_secs(1),
+            acknowledged: SignedDuration::from_millis(200),
             update: SignedDuration::from_secs(60),
         }
     }
@@ -137,6 +143,8 @@ pub struct Aggregator {
     /// Connections that are over since the last reading of the map, and those before that since the one before.
     ended: HashSet<Incarnation>,
     ended_before: HashSet<Incarnation>,
+    /// Flows that rang for their end and may be over before the next reading of the map.
+    ending: BTreeSet<u64>,
     scan: u64,
 }
 
@@ -154,6 +162,7 @@ impl Aggregator {
             closing: Vec::new(),
             ended: HashSet::new(),
             ended_before: HashSet::new(),
+            ending: BTreeSet::new(),
             scan: 0,
         }
     }
@@ -303,7 +312,7 @@ fn may_be_replaced(entry: &Entry) -> bool {
 }
 
 /// What kinds of ends these are.
-fn class(source: &End, destination: &End, asked: bool) -> Class {
+pub(crate) fn class(source: &End, destination: &End, asked: bool) -> Class {
     match (&source.pod, &destination.pod) {
         (Some(_), _) if asked => Class::PodService,
         (Some(source), Some(destination)) if source.node == destination.node => Class::PodPodSameNode,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::record::{AtDestination, Class, Key, Record, Reporter, Verdict};
+use crate::record::{AtDestination, Class, Key, Record, Report, Reporter, Verdict};
 use kept::{Kept, apart};
 
 /// Of what is told as from outside this part of what is kept of each other kind: few of it is a pod's.
@@ -53,9 +53,19 @@ impl Destinations {
         if record.reporter != Reporter::Source || record.destination_counts.is_some() {
             return Arc::clone(record);
         }
+        self.other(record).map_or_else(|| Arc::clone(record), |other| Arc::new(join(record, other)))
+    }
+
+    /// Whether the destination's node told as much of the flow as this record of the source's: its end, where this is its end.
+    #[must_use]
+    pub fn is_told(&self, record: &Record) -> bool {
+        let is_last = |other: &Arc<Record>| matches!(other.report, Report::End | Report::Part);
+        self.other(record).is_some_and(|other| record.report != Report::End || is_last(other))
+    }
+
+    fn other(&self, record: &Record) -> Option<&Arc<Record>> {
         let own = self.secondary.nearest(&record.key(), record.start);
-        let other = own.or_else(|| self.front(&record.seen_key()?, record.start));
-        other.map_or_else(|| Arc::clone(record), |other| Arc::new(join(record, other)))
+        own.or_else(|| self.front(&record.seen_key()?, record.start))
     }
 
     /// Whether what is told as from a node, or from outside, is what a source's node told of a pod, since it said that its destination sees the pod
@@ -84,13 +94,16 @@ impl Destinations {
 }
 
 /// The source's record stays what it is; what it does not know comes from the other.
-fn join(source: &Record, destination: &Record) -> Record {
+pub(crate) fn join(source: &Record, destination: &Record) -> Record {
     let mut joined = source.clone();
     joined.reporter = Reporter::Both;
     if destination.service.is_some() {
         // It was translated there: who answers is known there alone.
         joined.destination = destination.destination.clone();
         joined.service = joined.service.or_else(|| destination.service.clone());
+        if joined.source.pod.is_some() {
+            joined.class = Class::PodService;
+        }
     }
     for (end, other) in [(&mut joined.source, &destination.source), (&mut joined.destination, &destination.destination)]
     {

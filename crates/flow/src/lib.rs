@@ -2,7 +2,7 @@
 //!
 //! The kernel counts for each pod interface and five-tuple ([`entry`]); [`aggregate`] makes of what is read there one [`record`] of each flow,
 //! however often it is read, whatever bells were lost and however often the reader began anew. Who an address belonged to when a flow began
-//! is in [`names`]. What two nodes tell of one flow becomes one in [`ends`], and what the one leaves to the other is in [`parts`]. [`filter`] picks records out, [`output`] prints them, [`store`] keeps the recent past, [`tally`] sums them up,
+//! is in [`names`]. What two nodes tell of one flow becomes one in [`ends`]; agents settle in [`joint`] which of them tells it, and what is left between them is in [`parts`]. [`filter`] picks records out, [`output`] prints them, [`store`] keeps the recent past, [`tally`] sums them up,
 //! [`export`] has the forms in which collectors take them.
 //!
 //! [`capture`] is about packets themselves: what is asked of an agent, and the order of what several tell, in the format [`pcapng`].
@@ -20,6 +20,7 @@ pub mod entry;
 pub mod export;
 pub mod filter;
 mod gap;
+pub mod joint;
 pub mod names;
 mod numbered;
 pub mod output;
@@ -36,6 +37,7 @@ mod verdict;
 pub use aggregate::{Aggregator, Translations};
 pub use entry::{Entry, EntryKey, IcmpError, Transport, Way};
 pub use filter::Filter;
+pub use joint::Joint;
 pub use names::{Names, PodIdentity};
 pub use numbered::{NoRecordId, Numbered, RecordId};
 pub use record::{Cause, Class, Direction, Drops, Gap, Interface, Item, Key, Record, Report, Reporter, Verdict};

@@ -171,7 +171,7 @@ fn missing(gap: &Gap) -> String {
     match gap.at {
         GapAt::Kernel => format!(
             "GAP {start} to {end} at {node}{whose}: the kernel had no room; {packets} packets with {bytes} bytes are in no flow, \
-             {flows} connections in none of their own"
+             {flows} flows (connections exactly, others about) in none of their own"
         ),
         GapAt::Reader => {
             format!("GAP {start} to {end} at {node}{whose}: this reader was too slow for {flows} records")

@@ -1,6 +1,7 @@
 //! What a node leaves to another one to tell. Of a flow between pods of two nodes that record to the same places the source's node tells there; the
 //! destination's, which counted it as well, adds its part ([`Report::Part`]) once the flow is over and the other node is known to have been there
-//! to tell it. Where that node is lost by then, this one tells in its place.
+//! to tell it. Where that node is lost by then, this one tells in its place. That is for what the two agents do not settle between themselves
+//! ([`crate::joint`]).
 
 use std::{collections::VecDeque, mem::take, sync::Arc};
 
@@ -66,10 +67,11 @@ impl Parts {
     }
 }
 
-/// The other node that counted a flow as well and, as that of its source, is to tell it.
+/// The other node that counted a flow as well and, as that of its source, is to tell it. What is a part already is known to have been told.
 fn teller(item: &Item) -> Option<&NodeName> {
     let Item::Flow(record) = item else { return None };
-    let source = record.source.pod.as_deref().filter(|_| record.is_secondary())?;
+    let is_open = record.is_secondary() && record.report != Report::Part;
+    let source = record.source.pod.as_deref().filter(|_| is_open)?;
     Some(&source.node).filter(|node| **node != record.node)
 }
 
@@ -152,6 +154,12 @@ mod tests {
             seen(&parts.told(Vec::new(), (now, true), node1)),
             [(2, Some(Report::Part)), (3, Some(Report::Part))]
         );
+    }
+
+    #[test]
+    fn what_the_other_node_said_it_told_already_does_not_wait() {
+        let told = Parts::new(MOST).told(vec![recorded(1, Report::Part)], at(0), node1);
+        assert_eq!(seen(&told), [(1, Some(Report::Part))]);
     }
 
     #[test]

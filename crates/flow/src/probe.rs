@@ -85,6 +85,9 @@ pub struct Dispatch {
     pub from: Option<Captured>,
     /// To this address.
     pub to: SocketAddr,
+    /// Filled up to so many bytes, its IP header included; as short as it can be where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u16>,
 }
 
 /// What became of sending one.

@@ -120,7 +120,8 @@ pub enum Report {
     /// It has ended.
     End,
     /// It has ended, as the source's node tells: this is what was counted at the destination's end, where that is another node's
-    /// ([`Record::is_secondary`]). It is part of that flow's record, by the same ends and nearly the same start, and no flow of its own.
+    /// ([`Record::is_secondary`]). It is part of that flow's record, by the same ends (or the source that the destination sees, [`Record::seen_as`]) and
+    /// nearly the same start, and no flow of its own.
     Part,
 }
 
@@ -289,7 +290,8 @@ pub struct Record {
     /// How long the handshake of TCP took, in microseconds: the smoothed time of a way there and back after its first measurement (RFC 6298, section 2.2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake_micros: Option<u32>,
-    /// What was counted at the other end, where that is on another node, and both nodes' records were put together.
+    /// What was counted at the other end, where that is on another node, and both nodes' records were put together; or on the same one, where something else
+    /// was counted there by the end of the flow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination_counts: Option<Box<AtDestination>>,
 }

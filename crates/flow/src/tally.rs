@@ -1,6 +1,6 @@
 //! What flows came to, by who asked whom: sums for Prometheus, with a bounded number of pairs.
 //!
-//! A flow counts where it is told first: what the source's node tells as well is left out ([`Record::is_secondary`]), so that the sums of
+//! A flow counts where it is told first: what the source's node tells as well is left out ([`Record::is_secondary`], [`crate::joint`]), so that the sums of
 //! all nodes are those of the cluster.
 
 mod handshakes;

@@ -2,6 +2,7 @@
 
 mod back;
 mod grouped;
+mod packets;
 mod questions;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 };
 
 pub use back::Back;
+pub use packets::Packets;
 pub use questions::{Questions, tell_destinations};
 
 /// Datagrams that are taken together.

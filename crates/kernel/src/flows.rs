@@ -2,7 +2,7 @@
 //!
 //! The programs are filters of devices, as those of the fast path, and before them and the limits: they see what pods send and what comes to
 //! them, and change nothing. They and their maps live as long as the devices have them, or who opened them; who opens them anew goes on
-//! with the maps of those that are there. `clsact` holds them and not `tcx`, which makes the kernel wait for tens of milliseconds a device.
+//! with the maps of those that are there. Where somebody else's program may keep packets from filters (`tcx`), they are before that one.
 //!
 //! What the fast path leads to a pod passes no filter there: [`Flows::fast_path`] counts it.
 
@@ -10,6 +10,7 @@ mod clock;
 mod error;
 mod missed;
 mod ranges;
+mod taking;
 
 use std::{
     collections::BTreeSet,
@@ -22,30 +23,42 @@ use std::{
 use aya::maps::{Map, MapData, RingBuf};
 use ipnet::IpNet;
 use podnet_ebpf::flows::{
-    BELLS, Bell, Counted, ENTRIES, FASTPATH_OBJECT, FRESH, IN, Key, MISSED, Missed, OBJECT, OUT, RANGES, Rung,
+    BELLS, BLANK, Bell, Counted, ENTRIES, FASTPATH_OBJECT, FRESH, IN, Key, MARKS, MISSED, OBJECT, OUT, RANGES, Rung,
     SETTINGS, range,
 };
 use podnet_flow::Entry;
 use podnet_model::LinkName;
 use rustix::io::Errno;
 
-use clock::{Clock, raw};
+use clock::Clock;
 pub use error::FlowsError;
+pub use missed::Missing;
 use ranges::{RangeKey, insert, remove};
 
 use crate::{
     cgroup::Cgroup,
     fastpath::{CLASSIFIER, FastPath, at},
     link,
-    netlink::RtSocket,
+    netlink::{NetlinkError, RtSocket},
     object::{LoadError, Object},
     sockets::{call, spoken_with},
-    tc::program::{self, Hook, Program},
+    tc::{
+        program::{self, Hook, Program},
+        tcx,
+    },
 };
 
 /// What a map that is there has to be like to be gone on with: name, length of keys and values.
-const SHAPES: [(&str, u32, u32); 6] =
-    [(ENTRIES, 44, 120), (BELLS, 0, 0), (MISSED, 4, 24), (RANGES, 20, 4), (SETTINGS, 4, 8), (FRESH, 4, 120)];
+const SHAPES: [(&str, u32, u32); 8] = [
+    (ENTRIES, 44, 120),
+    (BELLS, 0, 0),
+    (MISSED, 4, 24),
+    (MARKS, 4, 8192),
+    (BLANK, 4, 8192),
+    (RANGES, 20, 4),
+    (SETTINGS, 4, 8),
+    (FRESH, 4, 120),
+];
 /// How many bells are read at a time, so that the map is read as well where they ring without end.
 const BELLS_AT_ONCE: usize = 65_536;
 
@@ -82,6 +95,8 @@ pub struct Flows {
     /// What is in the map of ranges, as it stands there.
     ranges: Mutex<BTreeSet<RangeKey>>,
     missed: Mutex<missed::Told>,
+    /// Where they were put before somebody's programs that had come before them.
+    moved: Mutex<tcx::Moved>,
     /// The map of what sockets speak with, by its number; none where no programs at sockets were there.
     sockets: Option<u32>,
     goes_on: bool,
@@ -136,7 +151,8 @@ impl Flows {
         let ranges: Vec<(RangeKey, [u8; 4])> =
             call::elements(object.map(RANGES)?.as_fd()).map_err(refused("read the ranges that are counted"))?;
         let ranges = Mutex::new(ranges.into_iter().map(|(key, _)| key).collect());
-        Ok(Self { out, into, object, bells, ranges, missed: Mutex::default(), sockets, goes_on, clock: Clock::now() })
+        let (missed, moved, clock) = (Mutex::default(), Mutex::default(), Clock::now());
+        Ok(Self { out, into, object, bells, ranges, missed, moved, sockets, goes_on, clock })
     }
 
     /// Whether there are flows that others who opened the maps before may have told of.
@@ -170,14 +186,15 @@ impl Flows {
         Ok(FastPath::of(&Object::new(FASTPATH_OBJECT, &[], self.shared()?)?)?)
     }
 
-    /// Counts at a device of the socket's namespace, the node's end of a pod's link. Whether it did not until now; where there is no such
-    /// device, nothing is done.
+    /// Counts at a device of the socket's namespace, the node's end of a pod's link. Whether it did not until now, or not before others'
+    /// programs; where there is no such device, nothing is done.
     ///
     /// # Errors
     /// What the kernel refused.
     pub fn attach(&self, socket: &mut RtSocket, device: &LinkName) -> Result<bool, FlowsError> {
         let parts = [(Hook::Egress, &self.into), (Hook::Ingress, &self.out)];
-        at(socket, device, |socket, place| program::put(socket, place, &parts))
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        at(socket, device, |socket, place| tcx::put(socket, place, &parts, &mut moved, Instant::now()))
             .map_err(|source| FlowsError::Attach { device: device.clone(), source })
     }
 
@@ -230,30 +247,6 @@ impl Flows {
         call::each(entries, visit).map_err(refused("read the counters"))
     }
 
-    /// Takes an entry out of the map that is as it was read; its last counters. None where it is not, as something passed since, or another
-    /// connection from the same port has its place: that one goes on to be counted there.
-    ///
-    /// # Errors
-    /// What the kernel refused.
-    pub fn take(&self, entry: &Entry) -> Result<Option<Entry>, FlowsError> {
-        let (map, key) = (self.object.map(ENTRIES)?.as_fd(), raw(&entry.key));
-        let bytes = key.to_bytes();
-        let read = |value: &[u8; Counted::SIZE]| self.clock.entry(&key, &Counted::from_bytes(value));
-        let there: Option<[u8; Counted::SIZE]> = call::lookup(map, &bytes).map_err(refused("look at a counter"))?;
-        let is_same = |now: &Entry| now.born == entry.born && now.packets() == entry.packets();
-        if there.is_none_or(|value| !is_same(&read(&value))) {
-            return Ok(None);
-        }
-        let taken: Option<[u8; Counted::SIZE]> = call::take(map, &bytes).map_err(refused("take a counter"))?;
-        let Some(value) = taken else { return Ok(None) };
-        let last = read(&value);
-        // Another took its place in the microsecond between: it is put back, unless it was missed there already. Then this is a part of it.
-        if last.born != entry.born && matches!(call::insert(map, &bytes, &value), Ok(true)) {
-            return Ok(None);
-        }
-        Ok(Some(last))
-    }
-
     /// What rang since the last time, in its order. Reading the map makes good what rang in vain.
     #[must_use]
     pub fn bells(&self) -> Vec<Told> {
@@ -273,10 +266,10 @@ impl Flows {
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn missed(&self) -> Result<Vec<(u32, Missed)>, FlowsError> {
-        let map = self.object.map(MISSED)?.as_fd();
+    pub fn missed(&self) -> Result<Vec<(u32, Missing)>, FlowsError> {
+        let maps = (self.object.map(MISSED)?.as_fd(), self.object.map(MARKS)?.as_fd());
         let mut told = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
-        missed::read(map, &mut told, Instant::now()).map_err(refused("read what was missed"))
+        missed::read(maps, &mut told, Instant::now()).map_err(refused("read what was missed"))
     }
 }
 
@@ -288,6 +281,7 @@ pub fn detach(socket: &mut RtSocket, device: &LinkName) -> Result<bool, FlowsErr
     let work = |socket: &mut RtSocket, place| {
         let mut any = false;
         for hook in Hook::ALL {
+            any |= tcx::clear(socket, place, hook, &[OUT, IN])?;
             if program::at(socket, place, hook, program::FLOWS)?.iter().any(is_ours) {
                 program::clear(socket, place, hook, program::FLOWS)?;
                 any = true;
@@ -303,10 +297,16 @@ pub fn detach(socket: &mut RtSocket, device: &LinkName) -> Result<bool, FlowsErr
 /// # Errors
 /// What the kernel refused.
 pub fn is_at(socket: &mut RtSocket, device: &LinkName) -> Result<bool, FlowsError> {
-    let work = |socket: &mut RtSocket, place| {
-        Ok(program::at(socket, place, Hook::Ingress, program::FLOWS)?.iter().any(is_ours))
-    };
-    at(socket, device, work).map_err(|source| FlowsError::Look { device: device.clone(), source })
+    at(socket, device, |socket, place| Ok(!counting(socket, place)?.is_empty()))
+        .map_err(|source| FlowsError::Look { device: device.clone(), source })
+}
+
+/// The numbers of the programs that count what a device receives, at whichever hook they are.
+fn counting(socket: &mut RtSocket, place: (u32, &LinkName)) -> Result<Vec<u32>, NetlinkError> {
+    let filters = program::at(socket, place, Hook::Ingress, program::FLOWS)?;
+    let before = tcx::at(socket, place, Hook::Ingress)?;
+    let filters = filters.iter().filter(|one| is_ours(one)).map(|one| one.id);
+    Ok(filters.chain(before.iter().filter(|one| one.name == OUT).map(|one| one.id)).collect())
 }
 
 fn is_ours(found: &program::Found) -> bool {
@@ -318,10 +318,9 @@ fn kept(socket: &mut RtSocket, devices: &[LinkName]) -> Result<Vec<(String, Owne
     for device in devices {
         let look = |source| FlowsError::Look { device: device.clone(), source };
         let Some(found) = link::find(socket, device).map_err(look)? else { continue };
-        let there = program::at(socket, (found.index, device), Hook::Ingress, program::FLOWS).map_err(look)?;
-        for program in there.iter().filter(|one| is_ours(one)) {
+        for program in counting(socket, (found.index, device)).map_err(look)? {
             let mut maps = Vec::new();
-            for id in call::maps_of(program.id).map_err(refused("look at the programs that are there"))? {
+            for id in call::maps_of(program).map_err(refused("look at the programs that are there"))? {
                 let map = call::map(id).map_err(refused("hold a map that is there"))?;
                 let info = call::map_info(map.as_fd()).map_err(refused("look at a map that is there"))?;
                 if SHAPES.contains(&(info.name.as_str(), info.key_size, info.value_size)) {

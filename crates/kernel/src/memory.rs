@@ -32,6 +32,7 @@ struct Inner {
     state: State,
     steps: Fault,
     transactions: Fault,
+    lacks_nftables: bool,
 }
 
 /// Fails one of the calls to come.
@@ -86,6 +87,11 @@ impl MemoryKernel {
         self.lock().transactions.in_how_many = Some(in_how_many);
     }
 
+    /// From now on it has no nf_tables: nothing is written there any more.
+    pub fn lack_nftables(&self) {
+        self.lock().lacks_nftables = true;
+    }
+
     /// A test that panicked elsewhere does not make this one's state wrong.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -102,6 +108,9 @@ impl Inner {
     }
 
     fn transaction(&mut self, table: &str) -> Result<(), NftError> {
+        if self.lacks_nftables {
+            return Err(NftError::Absent);
+        }
         if !self.transactions.strikes() {
             return Ok(());
         }

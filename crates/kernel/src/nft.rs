@@ -17,6 +17,8 @@ mod transaction;
 mod unheard;
 mod wire;
 
+use std::{collections::BTreeMap, net::IpAddr};
+
 use podnet_model::{Dual, Family};
 use podnet_planner::ruleset::{Edit, EditError, FrontendKey};
 use rustix::io::Errno;
@@ -148,6 +150,21 @@ impl NftSocket {
     /// What the kernel refused; [`NftError::is_missing`] where there is no such table, set or map.
     pub fn element_count(&mut self, family: Family, table: &str, set: &str) -> Result<usize, NftError> {
         listing::element_count(self.wire.get()?, family, table, set)
+    }
+
+    /// How many packets each address of a set of counters ([`Set::Counters`](podnet_planner::ruleset::Set::Counters)) has counted since it is there; none
+    /// where there is no such table or set, as on a kernel without nf_tables.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn counters(&mut self, family: Family, table: &str, set: &str) -> Result<BTreeMap<IpAddr, u64>, NftError> {
+        if !self.is_there()? {
+            return Ok(BTreeMap::new());
+        }
+        match listing::counters(self.wire.get()?, family, table, set) {
+            Err(error) if error.is_missing() => Ok(BTreeMap::new()),
+            found => found,
+        }
     }
 }
 

@@ -172,6 +172,22 @@ fn create(name: &str, map: &Map, types: Option<&OwnedFd>) -> io::Result<OwnedFd>
     open(MAP_CREATE, &mut request)
 }
 
+/// A program for devices that says the same of every packet (`linux/pkt_cls.h`).
+#[cfg(test)]
+pub(crate) fn always(verdict: i32) -> OwnedFd {
+    // The verdict to the register of the answer; the end.
+    let instructions = [u64::from(verdict.cast_unsigned()) << 32 | 0xb7, 0x95];
+    let mut request = ProgLoad {
+        kind: 3,
+        count: length(instructions.len()),
+        instructions: address(instructions.as_ptr()),
+        license: address(c"Apache-2.0".as_ptr()),
+        name: short("other"),
+        ..ProgLoad::default()
+    };
+    open(PROG_LOAD, &mut request).unwrap()
+}
+
 fn last_words(log: &[u8]) -> String {
     let said = CStr::from_bytes_until_nul(log).map(CStr::to_bytes).unwrap_or(log);
     String::from_utf8_lossy(said.get(said.len().saturating_sub(TOLD)..).unwrap_or_default()).trim().to_owned()

@@ -10,15 +10,16 @@ use podnet_flow::probe::{Probe, Sent};
 use podnet_model::Protocol;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with};
 
-/// Sends a probe from the calling thread's namespace, from the address that its routes choose and a port that nobody has. No socket waits for an
+/// Sends a probe from the calling thread's namespace, from the address that its routes choose and a port that nobody has, filled up to `size`
+/// bytes. No socket waits for an
 /// answer: the kernel resets a connection that is accepted, and no program is the wiser here.
 ///
 /// # Errors
-/// Where there is no route or no address of the family, or the kernel refuses.
-pub fn send(probe: Probe, to: SocketAddr) -> io::Result<Sent> {
+/// Where there is no route or no address of the family, or the kernel refuses: also what is larger than the device takes.
+pub fn send(probe: Probe, to: SocketAddr, size: Option<u16>) -> io::Result<Sent> {
     let source = source(probe.protocol, to)?;
     let unfit = || io::Error::new(io::ErrorKind::InvalidInput, format!("there is no way from {source} to {to}"));
-    let packet = probe.packet(source, to).ok_or_else(unfit)?;
+    let packet = probe.packet_of(source, to, size.unwrap_or_default()).ok_or_else(unfit)?;
     let domain = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     // Headers are the sender's affair with this protocol.
     let socket = socket_with(domain, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW))?;
@@ -93,12 +94,19 @@ mod tests {
     #[test]
     fn a_probe_and_its_answer_pass_both_ends_of_a_link_and_leave_nothing() {
         let [near, far] = lab("tcp");
-        for (number, text) in (1..).zip(["192.0.2.2:80", "[fd00::2]:80"]) {
+        // One that is as large as the link takes is accepted the same.
+        let table = [
+            ("192.0.2.2:80", None),
+            ("[fd00::2]:80", None),
+            ("192.0.2.2:80", Some(1500)),
+            ("[fd00::2]:80", Some(1500)),
+        ];
+        for (number, (text, size)) in (1..).zip(table) {
             let to: SocketAddr = text.parse().unwrap();
             let listener = far.run(|| TcpListener::bind(to).unwrap()).unwrap();
             let probe = Probe { protocol: Protocol::Tcp, mark: 0xfeed_0000 + number };
             let mut taps = [&near, &far].map(|end| tap(end, "eth0", probe));
-            let sent = near.run(|| send(probe, to)).unwrap().unwrap();
+            let sent = near.run(|| send(probe, to, size)).unwrap().unwrap();
             for (tap, is_near) in taps.iter_mut().zip([true, false]) {
                 let seen = seen(tap, probe, 2);
                 let [(out, at, there), (back_out, _, back)] = seen[..] else { panic!("{seen:?}") };
@@ -129,7 +137,7 @@ mod tests {
         ] {
             let probe = Probe { protocol, mark: 0x0123_4567_89ab_cdef };
             let mut tap = tap(&near, "eth0", probe);
-            near.run(|| send(probe, text.parse().unwrap())).unwrap().unwrap();
+            near.run(|| send(probe, text.parse().unwrap(), None)).unwrap().unwrap();
             let kinds: Vec<Kind> = seen(&mut tap, probe, 2).into_iter().map(|(.., found)| found.kind).collect();
             assert_eq!(kinds, [Kind::Probe, kind], "{text}");
         }
@@ -147,7 +155,7 @@ mod tests {
     fn where_there_is_no_route_nothing_is_sent() {
         let [near, _far] = lab("noroute");
         let probe = Probe { protocol: Protocol::Tcp, mark: 9 };
-        let error = near.run(|| send(probe, "198.51.100.1:80".parse().unwrap())).unwrap().unwrap_err();
+        let error = near.run(|| send(probe, "198.51.100.1:80".parse().unwrap(), None)).unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NetworkUnreachable);
     }
 }

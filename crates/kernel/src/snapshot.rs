@@ -199,7 +199,10 @@ impl Rules {
     pub fn unlisted(&self, table: &str, rules: &RuleSet) -> Vec<String> {
         let listed = self.tables.get(&Called(rules.family, table).to_string());
         let all = listed.into_iter().flat_map(|listed| listed.unlisted(rules));
+        let untold = listed.filter(|listed| !listed.tells_rules());
+        let untold = untold.map(|_| format!("table {table} has more rules than are told"));
         all.map(|(name, count)| format!("{name} of table {table} has {count} elements, which are too many to be told"))
+            .chain(untold)
             .collect()
     }
 }

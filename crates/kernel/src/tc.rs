@@ -10,6 +10,7 @@
 mod listing;
 pub(crate) mod program;
 mod request;
+pub(crate) mod tcx;
 mod watch;
 
 use std::collections::BTreeMap;

@@ -26,9 +26,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{Protocol, labels::SelectorError};
 
+pub(crate) use endpoints::SLICE_KEYS;
 pub use endpoints::{IMPORTED_SLICES, is_only_imported};
 pub use node::{IPV4_ADDRESS, IPV6_ADDRESS, RECORDED_TO, WIREGUARD_PUBLIC_KEY, flannel_annotation};
 pub use pod::{IP_ADDRS, IP_ADDRS_NO_IPAM, IPV4_POOLS, IPV6_POOLS};
+pub(crate) use service::RANGES_ANNOTATION;
 
 /// Why an API object cannot be taken over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -12,6 +12,7 @@
 //! - [`change`]: one change of the cluster's state, what a watch delivers
 //! - [`cni`]: what a container runtime asks of a plugin
 //! - [`crd`]: the `crd.projectcalico.org/v1` types as the API spells them
+//! - [`excerpt`]: API objects of which there are very many, without what nobody here reads
 //! - [`convert`]: API object to model, with an error that names the object, the field, the value and what is allowed
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -25,6 +26,7 @@ pub mod convert;
 pub mod crd;
 pub mod endpoints;
 pub mod errors;
+pub mod excerpt;
 pub mod family;
 pub mod felix;
 pub mod flannel;

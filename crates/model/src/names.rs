@@ -1,6 +1,6 @@
 //! Names of the objects in the cluster: cheap to clone, not to be confused with each other.
 
-use std::{fmt, sync::Arc};
+use std::{cell::RefCell, collections::HashSet, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,12 @@ macro_rules! name {
         impl From<String> for $name {
             fn from(text: String) -> Self {
                 Self(Arc::from(text))
+            }
+        }
+
+        impl From<Arc<str>> for $name {
+            fn from(text: Arc<str>) -> Self {
+                Self(text)
             }
         }
 
@@ -60,7 +66,7 @@ macro_rules! key {
             /// The key of the object `name` in `namespace`.
             #[must_use]
             pub fn new(namespace: &str, name: &str) -> Self {
-                Self { namespace: namespace.into(), name: Arc::from(name) }
+                Self { namespace: interned(namespace).into(), name: Arc::from(name) }
             }
         }
 
@@ -110,3 +116,54 @@ key!(
     /// An EndpointSlice's namespace and name.
     SliceKey
 );
+
+/// So many are remembered: more than a cluster has nodes, zones, namespaces and names of ports, and no room to speak of.
+const INTERNED: usize = 1 << 14;
+/// As long as a name of an object may be, in bytes (a DNS subdomain, RFC 1123). What is longer is not remembered: an object may
+/// hold texts of a megabyte, and what is remembered outlives it.
+const LONGEST: usize = 253;
+
+thread_local! {
+    static INTERNED_HERE: RefCell<HashSet<Arc<str>>> = RefCell::default();
+}
+
+/// A text that many objects have, such as a node's name or a zone's: one allocation for all that are read by the same thread. Where there are
+/// very many such texts they are remembered anew; those that were given out stay as they are.
+#[must_use]
+pub fn interned(text: &str) -> Arc<str> {
+    if text.len() > LONGEST {
+        return Arc::from(text);
+    }
+    INTERNED_HERE.with_borrow_mut(|known| {
+        if let Some(known) = known.get(text) {
+            return Arc::clone(known);
+        }
+        if known.len() >= INTERNED {
+            known.clear();
+        }
+        let new: Arc<str> = Arc::from(text);
+        known.insert(Arc::clone(&new));
+        new
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_text_is_one_allocation_and_what_was_given_out_stays_when_it_is_remembered_anew() {
+        let (first, again, other) = (interned("node1"), interned("node1"), interned("node2"));
+        assert!(Arc::ptr_eq(&first, &again) && !Arc::ptr_eq(&first, &other));
+        (0..INTERNED).for_each(|number| drop(interned(&number.to_string())));
+        assert!(INTERNED_HERE.with_borrow(|known| known.len() <= INTERNED));
+        assert_eq!((&*first, &*interned("node1")), ("node1", "node1"));
+    }
+
+    #[test]
+    fn what_is_longer_than_a_name_can_be_is_not_remembered() {
+        let [longest, longer] = [LONGEST, LONGEST + 1].map(|length| "a".repeat(length));
+        assert!(Arc::ptr_eq(&interned(&longest), &interned(&longest)));
+        assert!(!Arc::ptr_eq(&interned(&longer), &interned(&longer)));
+    }
+}

@@ -8,7 +8,7 @@ use std::{
 use crate::ruleset::{Edit, RuleName, Set};
 
 /// Addresses, and how many objects have each.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Counted(BTreeMap<IpAddr, u32>);
 
 /// Addresses that a set gains and loses.
@@ -48,6 +48,11 @@ impl Counted {
         self.0.contains_key(addr)
     }
 
+    /// Those of them that are among these.
+    pub(crate) fn only(&self, addrs: &BTreeSet<IpAddr>) -> Self {
+        Self(self.0.iter().filter(|(addr, _)| addrs.contains(*addr)).map(|(addr, count)| (*addr, *count)).collect())
+    }
+
     /// The set of addresses.
     pub(crate) fn addresses(&self) -> Set {
         Set::Addresses(self.0.keys().copied().collect())
@@ -69,6 +74,12 @@ impl Moved {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.more.is_empty() && self.fewer.is_empty()
+    }
+
+    /// What of it is among these.
+    pub(crate) fn only(&self, addrs: &BTreeSet<IpAddr>) -> Self {
+        let among = |moved: &BTreeSet<IpAddr>| moved.intersection(addrs).copied().collect();
+        Self { more: among(&self.more), fewer: among(&self.fewer) }
     }
 
     /// This change and then that one, in one.

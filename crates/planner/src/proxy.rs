@@ -77,7 +77,7 @@ pub fn choose(asked: Option<Mode>, built: &[Mode], has: &Capabilities) -> Result
     for mode in PREFERENCE.into_iter().filter(|mode| built.contains(mode)) {
         match has.lacks.get(&mode) {
             Some(lack) => lacks.push(format!("{mode}: {lack}")),
-            None => return Ok(Choice { mode, why: why_best(&lacks) }),
+            None => return Ok(Choice { mode, why: why_best(&lacks) + &about_ebpf(built, has) }),
         }
     }
     Err(Refusal::Nothing { lacks })
@@ -87,6 +87,16 @@ fn why_best(lacks: &[String]) -> String {
     match lacks {
         [] => "it is the best, and the node has what it needs".to_owned(),
         lacks => format!("it is the best of what the node has ({})", lacks.join("; ")),
+    }
+}
+
+/// What is said of the mode that is never chosen: whether it can be asked for.
+fn about_ebpf(built: &[Mode], has: &Capabilities) -> String {
+    let ebpf = Mode::Ebpf;
+    match has.lacks.get(&ebpf) {
+        _ if !built.contains(&ebpf) => String::new(),
+        None => format!("; {ebpf} is there too, and is had by asking for it"),
+        Some(lack) => format!("; {ebpf}, which is had by asking for it alone, is not there: {lack}"),
     }
 }
 
@@ -101,20 +111,23 @@ mod tests {
     #[test]
     fn the_best_that_is_there_is_chosen_with_the_reasons_against_the_others() {
         let best = |lacks: &[Mode]| choose(None, &Mode::ALL, &lacking(lacks)).unwrap();
-        assert_eq!(best(&[]).mode, Mode::Nftables);
-        let choice = best(&[Mode::Nftables, Mode::Iptables]);
+        let Choice { mode, why } = best(&[]);
+        assert_eq!(mode, Mode::Nftables);
+        assert_eq!(
+            why,
+            "it is the best, and the node has what it needs; ebpf is there too, and is had by asking for it"
+        );
+        let choice = best(&[Mode::Nftables, Mode::Iptables, Mode::Ebpf]);
         assert_eq!(choice.mode, Mode::Ipvs);
         assert_eq!(
             choice.why,
-            "it is the best of what the node has (nftables: no nftables here; iptables: no iptables here)"
+            "it is the best of what the node has (nftables: no nftables here; iptables: no iptables here); \
+             ebpf, which is had by asking for it alone, is not there: no ebpf here"
         );
         assert_eq!(best(&[Mode::Nftables, Mode::Iptables, Mode::Ipvs]).mode, Mode::Userspace);
-        let built = [Mode::Iptables, Mode::Ebpf];
-        assert_eq!(
-            choose(None, &built, &lacking(&[])).unwrap().mode,
-            Mode::Iptables,
-            "what is not built does not count"
-        );
+        let iptables = choose(None, &[Mode::Iptables], &lacking(&[])).unwrap();
+        assert_eq!(iptables.mode, Mode::Iptables, "what is not built does not count");
+        assert_eq!(iptables.why, "it is the best, and the node has what it needs");
     }
 
     #[test]

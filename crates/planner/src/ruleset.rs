@@ -23,6 +23,7 @@ use std::{
 
 use ipnet::IpNet;
 use podnet_model::{Family, LinkName, Mac, Protocol, limits::PacketRate};
+use serde::{Deserialize, Serialize};
 
 pub use apply::EditError;
 pub use diff::diff;
@@ -268,7 +269,7 @@ pub enum Action {
 }
 
 /// What a frontend's key is: an address, protocol and port that clients connect to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FrontendKey {
     /// Destination address.
     pub addr: IpAddr,
@@ -288,7 +289,7 @@ pub struct BackendKey {
 }
 
 /// Where a translated connection goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BackendAddress {
     /// Address.
     pub addr: IpAddr,
@@ -350,6 +351,8 @@ pub enum Set {
     /// Addresses, each with how many connections of it may be open at once; the packet that opens one more is found. To be asked once,
     /// and of packets that open connections only: each question counts.
     ConnectionLimits(BTreeMap<IpAddr, u32>),
+    /// Addresses, each of which counts how many packets asked for it.
+    Counters(BTreeSet<IpAddr>),
 }
 
 /// A device, an Ethernet address and a source address that belong together.

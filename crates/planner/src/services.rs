@@ -20,6 +20,7 @@ pub mod iptables;
 pub mod ipvs;
 mod lives;
 pub mod loopback;
+mod narrowed;
 pub mod nftables;
 #[cfg(any(test, feature = "packet-table"))]
 pub mod packet_table;
@@ -267,8 +268,10 @@ impl Services {
 
     fn apply_slice(&mut self, key: &SliceKey, slice: Option<&EndpointSlice>, draft: &mut Draft) {
         let (family, node) = (self.config.family, &self.config.node);
-        let known = slice
-            .and_then(|slice| Some((slice.service.clone(), KnownSlice::new(slice, family, node, &mut self.zones)?)));
+        let known = slice.and_then(|slice| {
+            let known = KnownSlice::new(slice, family, node, &mut self.zones)?;
+            Some((slice.service.clone(), known))
+        });
         let before = match &known {
             Some((owner, _)) => self.slice_owners.insert(key.clone(), owner.clone()),
             None => self.slice_owners.remove(key),

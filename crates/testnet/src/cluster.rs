@@ -88,27 +88,24 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("kubectl {}: {error}\n{}", arguments.join(" "), self.logs()))
     }
 
-    /// Asks for a mode of Services as `kubectl edit` does, and waits until these nodes say that it is theirs, be it that it still waits until
-    /// connections of the one before are over. Virtual servers are compared every second at least: by itself an agent rests for as long as a
-    /// comparison takes, many times.
+    /// Asks for a mode of Services as `kubectl edit` does, and waits until these nodes say that it serves.
     ///
     /// # Panics
     ///
     /// When one does not say so in time.
     pub fn take_proxy_mode(&self, mode: &str, nodes: &[&str], patience: Duration) {
-        let config = format!(
-            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {mode}\nipvs: {{syncPeriod: 1s}}\n"
-        );
+        let config =
+            format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {mode}\n");
         let patch = serde_json::json!({"data": {"config.conf": config}}).to_string();
         self.kubectl(&["-n", "kube-system", "patch", "configmap", "kube-proxy", "--type=merge", "-p", &patch]);
-        let theirs = ["", "_waiting"].map(|waits| format!("podnet_proxy_mode{waits}{{mode=\"{mode}\"}} 1"));
+        let theirs = format!("podnet_proxy_mode{{mode=\"{mode}\"}} 1");
         for node in nodes {
             eventually(&format!("{node} is in mode {mode}"), patience, || {
                 let ask = ["netns", "exec", &format!("podnet-{node}"), "curl", "-s", "http://127.0.0.1:10249/metrics"];
                 let output = Command::new("ip").args(ask).output().map_err(|error| error.to_string())?;
                 let told = String::from_utf8_lossy(&output.stdout);
                 let told: Vec<_> = told.lines().filter(|line| line.starts_with("podnet_proxy_mode")).collect();
-                let is_theirs = theirs.iter().any(|line| told.contains(&line.as_str()));
+                let is_theirs = told.contains(&theirs.as_str());
                 if is_theirs { Ok(()) } else { Err(format!("{}\n{}", told.join("\n"), self.logs())) }
             });
         }

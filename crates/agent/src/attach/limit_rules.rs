@@ -18,7 +18,7 @@ use podnet_planner::{
 use tracing::{info, warn};
 
 /// The tables. They are tables of their own, so that a change of Services never touches what is counted here.
-const TABLE: &str = "podnet-limits";
+pub(crate) const TABLE: &str = "podnet-limits";
 
 /// The tables and what is known of them.
 #[derive(Default)]
@@ -130,6 +130,7 @@ fn is_there(socket: &mut NftSocket, rules: &RuleSet) -> Result<bool, NftError> {
     let sets = rules.sets.iter().map(|(name, set)| match set {
         Set::PacketRates(elements) => (name, elements.len()),
         Set::ConnectionLimits(elements) => (name, elements.len()),
+        Set::Counters(elements) => (name, elements.len()),
         _ => (name, 0),
     });
     for (name, elements) in sets {

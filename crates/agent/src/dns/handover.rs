@@ -92,6 +92,11 @@ impl Sockets {
 pub(super) struct Inherited(Mutex<Vec<OwnedFd>>);
 
 impl Inherited {
+    #[cfg(test)]
+    pub(super) fn of(sockets: Vec<OwnedFd>) -> Self {
+        Self(Mutex::new(sockets))
+    }
+
     /// One of this type and address, of IPv6 alone or not.
     pub(super) fn take(&self, kind: SocketType, address: SocketAddr, v6_only: bool) -> Option<OwnedFd> {
         let mut sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,12 +1,13 @@
 //! The task that owns the cluster's state: it feeds the server, and replaces it when the Corefile changes.
 
+mod glances;
 mod halves;
 mod rounds;
+mod spread;
 mod watches;
 
 use std::{
     collections::BTreeSet,
-    hash::{BuildHasher, RandomState},
     net::IpAddr,
     path::PathBuf,
     pin::pin,
@@ -14,6 +15,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use glances::Glances;
 use halves::Halves;
 use podnet_dns::{
     Config, Server,
@@ -24,6 +26,7 @@ use podnet_dns::{
 };
 use podnet_kernel::{addr, netlink::RtSocket};
 use rounds::Rounds;
+use spread::{Spread, share};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 pub(super) use watches::api;
@@ -58,9 +61,10 @@ pub(super) struct Keeper {
     refused_files: Option<(Sources, BTreeSet<PathBuf>)>,
     /// When plugins look at their files.
     rounds: Rounds,
-    /// The file that was read last, and another one that was seen once since.
-    read: Option<Stamp>,
-    seen: Option<Stamp>,
+    /// Whether the Corefile is another file.
+    glances: Glances<Stamp>,
+    /// When that is put in force.
+    spread: Spread,
     cluster: Cluster,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
@@ -91,8 +95,8 @@ impl Keeper {
             refused_files: None,
             rounds: Rounds::default(),
             retry: Retry::default(),
-            read: None,
-            seen: None,
+            glances: Glances::default(),
+            spread: Spread::default(),
             cluster,
             shared: Arc::clone(&shared),
             metrics,
@@ -129,39 +133,34 @@ impl Keeper {
                 biased;
                 () = next(self.watches.as_mut(), &self.shared, &mut self.cluster) => {}
                 () = &mut look => {
+                    self.spread.stop();
                     self.reload(&mut listeners).await;
                     look = Box::pin(tokio::time::sleep(self.interval()));
                 }
                 () = self.rounds.due() => self.look_at_files(&mut listeners).await,
                 () = self.retry.due() => self.attempt(&mut listeners).await,
+                // One that is being written again is seen again when that is over.
+                () = self.spread.due() => {
+                    if self.glances.settled() {
+                        self.reload(&mut listeners).await;
+                    }
+                }
                 // The next look finds what was written.
                 _ = sign.tick() => corefile::sign(&self.config).await,
                 _ = glance.tick(), if self.config.process.reload.is_some() => {
                     let now = corefile::stamp(&self.options).await;
-                    if self.changed(now) {
-                        self.reload(&mut listeners).await;
+                    if let Some((_, jitter)) = self.config.process.reload.filter(|_| self.glances.changed(now)) {
+                        self.spread.begin(jitter, share(), Instant::now());
                     }
                 }
             }
         }
     }
 
-    /// Whether the Corefile is another file than the one that was read last, and has been for some time.
-    fn changed(&mut self, now: Option<Stamp>) -> bool {
-        let settled = now.is_some() && now != self.read && now == self.seen;
-        self.seen = now;
-        if settled {
-            self.read = now;
-        }
-        settled
-    }
-
     /// The time to the next look at the Corefile, where it has `reload`: replicas do not look all at once.
     fn interval(&self) -> Duration {
-        let reload = self.config.process.reload.map(|(interval, jitter)| {
-            let share = RandomState::new().hash_one(0) % 1000;
-            interval.saturating_sub(jitter / 2) + jitter.mul_f64(share as f64 / 1000.0)
-        });
+        let reload = self.config.process.reload;
+        let reload = reload.map(|(interval, jitter)| interval.saturating_sub(jitter / 2) + jitter.mul_f64(share()));
         reload.unwrap_or(Duration::MAX / 4)
     }
 

@@ -45,9 +45,28 @@ struct Open {
     door: Option<Arc<Door>>,
     /// What a port of HTTP shows to its clients.
     shown: Shown,
-    /// One for each socket.
-    datagrams: Vec<Answered>,
+    datagrams: Datagrams,
     _connections: DropGuard,
+}
+
+/// The sockets of a port that take datagrams. Those of IPv4 are sockets of IPv4 also where the port is at all addresses: a socket for both
+/// families takes longer ways through the kernel, there and back.
+#[derive(Default)]
+struct Datagrams {
+    /// At the port's address; of IPv6 alone, where that is all addresses.
+    here: Vec<Answered>,
+    /// At all addresses of IPv4, where the port's address is all of both families.
+    v4: Vec<Answered>,
+}
+
+impl Datagrams {
+    /// Adds some, and keeps so many.
+    fn change(&mut self, more: Self, (here, v4): (usize, usize)) {
+        self.here.extend(more.here);
+        self.here.truncate(here);
+        self.v4.extend(more.v4);
+        self.v4.truncate(v4);
+    }
 }
 
 /// A port of HTTP that a Corefile wants, and what it shows.
@@ -95,7 +114,7 @@ impl Listeners {
         let (mut opened, mut changes) = (HashMap::new(), Vec::new());
         for listener in &listeners {
             let purpose = Purpose::Dns(listener.port);
-            let beside = Beside::of(listener.port, &listeners);
+            let beside = Beside::of(listener.port, &listeners, self.address);
             let before = self.open.get(&purpose);
             let manners = before.and_then(|open| open.door.as_ref()).map(|door| door.manners());
             let manners = Manners::new(listener, manners.as_deref())
@@ -105,9 +124,8 @@ impl Listeners {
                     opened.insert(purpose, self.dns(listener, manners, beside)?);
                 }
                 Some(open) => {
-                    let more = wanted(listener).saturating_sub(open.datagrams.len());
-                    let more = self.datagrams(listener.port, open.address, beside, more)?;
-                    changes.push((purpose, wanted(listener), more, manners));
+                    let more = self.datagrams(listener, open.address, beside, &open.datagrams)?;
+                    changes.push((purpose, wanted(listener, open.address, beside), more, manners));
                 }
             }
         }
@@ -127,8 +145,7 @@ impl Listeners {
         }
         for (purpose, sockets, more, manners) in changes {
             self.open.entry(purpose).and_modify(|open| {
-                open.datagrams.extend(more);
-                open.datagrams.truncate(sockets);
+                open.datagrams.change(more, sockets);
                 if let Some(door) = &open.door {
                     door.change(manners);
                 }
@@ -161,7 +178,7 @@ impl Listeners {
         let port = listener.port;
         let (address, socket) =
             bind(port.address.or(self.address), port.number, |address| self.tcp_socket(address, beside))?;
-        let datagrams = self.datagrams(port, address, beside, wanted(listener))?;
+        let datagrams = self.datagrams(listener, address, beside, &Datagrams::default())?;
         let token = CancellationToken::new();
         let door = Door::new(Arc::clone(&self.shared), port, manners);
         let socket = Arc::new(socket);
@@ -171,16 +188,25 @@ impl Listeners {
         Ok(Open { address, door, shown, datagrams, _connections: token.drop_guard() })
     }
 
-    /// So many sockets for datagrams, each served by a thread of its own.
+    /// The sockets for datagrams that are wanted and not there, each served by a thread of its own.
     fn datagrams(
         &self,
-        port: Port,
+        listener: &Listener,
         address: SocketAddr,
         beside: Beside,
-        count: usize,
-    ) -> Result<Vec<Answered>, DnsError> {
-        let serve = |_| udp::serve(&self.shared, self.udp_socket(address, beside)?, port);
-        (0..count).map(serve).collect::<Result<_, _>>().map_err(failed(address, "DNS over UDP"))
+        there: &Datagrams,
+    ) -> Result<Datagrams, DnsError> {
+        let open = |address: SocketAddr, count: usize| {
+            let serve = |_| udp::serve(&self.shared, self.udp_socket(address)?, listener.port);
+            let served = (0..count).map(serve).collect::<io::Result<Vec<Answered>>>();
+            served.map_err(failed(address, "DNS over UDP"))
+        };
+        let (here, v4) = wanted(listener, address, beside);
+        let all_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+        Ok(Datagrams {
+            here: open(address, here.saturating_sub(there.here.len()))?,
+            v4: open(all_v4, v4.saturating_sub(there.v4.len()))?,
+        })
     }
 
     async fn http(&self, port: &Web) -> Result<Open, DnsError> {
@@ -206,15 +232,18 @@ impl Listeners {
         }
         let shared = Arc::clone(&self.shared);
         self.shared.ports.spawn(http::serve(shared, listener, (role, address), shown.clone(), token.clone()));
-        Ok(Open { address, door: None, shown, datagrams: Vec::new(), _connections: token.drop_guard() })
+        Ok(Open { address, door: None, shown, datagrams: Datagrams::default(), _connections: token.drop_guard() })
     }
 }
 
 impl Listeners {
-    fn udp_socket(&self, address: SocketAddr, beside: Beside) -> io::Result<UdpSocket> {
-        match self.inherited.take(SocketType::DGRAM, address, beside.all_v4) {
+    fn udp_socket(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        let inherited = |v6_only| self.inherited.take(SocketType::DGRAM, address, v6_only);
+        // Versions before had sockets for both families. What waits in one is answered, and from then on what comes by IPv4 is led to the
+        // sockets of IPv4: the kernel prefers them.
+        match inherited(true).or_else(|| inherited(false)) {
             Some(socket) => Ok(socket.into()),
-            None => udp_socket(address, beside),
+            None => udp_socket(address),
         }
     }
 
@@ -226,10 +255,13 @@ impl Listeners {
     }
 }
 
-/// How many sockets take datagrams: of the schemes only plain DNS has any. Without `multisocket` there is one for each processor.
-fn wanted(listener: &Listener) -> usize {
+/// How many sockets take datagrams at a port's address, and how many at all of IPv4 beside that: of the schemes only plain DNS has any.
+/// Without `multisocket` there is one for each processor.
+fn wanted(listener: &Listener, address: SocketAddr, beside: Beside) -> (usize, usize) {
     let processors = || available_parallelism().map_or(1, usize::from);
-    if listener.port.scheme == Scheme::Dns { listener.sockets.unwrap_or_else(processors) } else { 0 }
+    let count = if listener.port.scheme == Scheme::Dns { listener.sockets.unwrap_or_else(processors) } else { 0 };
+    let both_families = address.ip() == Ipv6Addr::UNSPECIFIED && !beside.all_v4;
+    (count, if both_families { count } else { 0 })
 }
 
 /// What else listens at a port's number.
@@ -242,12 +274,14 @@ struct Beside {
 }
 
 impl Beside {
-    fn of(port: Port, listeners: &[Listener]) -> Self {
+    /// `address` is where those are that the Corefile does not bind; none: everywhere.
+    fn of(port: Port, listeners: &[Listener], address: Option<IpAddr>) -> Self {
         let same = || listeners.iter().map(|listener| listener.port).filter(|other| other.number == port.number);
-        let whole = |port: &Port| port.address.is_none_or(|address| address.is_unspecified());
+        let at = |port: Port| port.address.or(address);
+        let whole = |port: Port| at(port).is_none_or(|address| address.is_unspecified());
         Self {
-            whole_and_part: same().any(|port| whole(&port)) && same().count() > 1,
-            all_v4: same().any(|port| port.address == Some(Ipv4Addr::UNSPECIFIED.into())),
+            whole_and_part: same().any(whole) && same().count() > 1,
+            all_v4: same().any(|port| at(port) == Some(Ipv4Addr::UNSPECIFIED.into())),
         }
     }
 }
@@ -274,18 +308,22 @@ fn bind<S>(
     Ok((all, open(all).map_err(failed(all, "DNS"))?))
 }
 
-/// One of several sockets of a port: the kernel spreads clients over them (socket(7), `SO_REUSEPORT`).
-fn udp_socket(address: SocketAddr, beside: Beside) -> io::Result<UdpSocket> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+/// One of several sockets of a port: the kernel spreads clients over them (socket(7), `SO_REUSEPORT`). At all addresses of IPv6 it takes
+/// nothing of IPv4.
+fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    let (ip, flags) = (address.ip().to_canonical(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
     let socket = rustix::net::socket_with(family(address), SocketType::DGRAM, flags, None)?;
     sockopt::set_socket_reuseport(&socket, true)?;
     if sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
         sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)?;
     }
     if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, beside.all_v4)?;
+        sockopt::set_ipv6_v6only(&socket, ip.is_ipv6())?;
     }
-    tell_destinations(socket.as_fd(), address.is_ipv6())?;
+    // From one at a single address answers come from there anyway.
+    if ip.is_unspecified() {
+        tell_destinations(socket.as_fd(), address.is_ipv6())?;
+    }
     rustix::net::bind(&socket, &address)?;
     Ok(socket.into())
 }
@@ -310,15 +348,4 @@ fn family(address: SocketAddr) -> AddressFamily {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_socket_has_room_for_as_much_as_it_is_to_have_whatever_the_machine_gives_to_others() {
-        let beside = Beside { whole_and_part: false, all_v4: false };
-        for address in ["127.0.0.1:0", "[::1]:0"] {
-            let socket = udp_socket(address.parse().unwrap(), beside).unwrap();
-            assert!(sockopt::socket_recv_buffer_size(&socket).unwrap() >= RECEIVE_BUFFER, "{address}");
-        }
-    }
-}
+mod tests;

@@ -1,11 +1,13 @@
 //! Reading flows over HTTPS: `GET /flows` streams [`Item`]s as lines of JSON to whoever shows a certificate of the cluster's authority or a
 //! bearer token, each with its id; lines without anything in them say that nothing happened. `POST /capture` streams packets, `POST /probe` tells
-//! where a probe passes, or sends it, `GET /forwarding` tells what the kernel has.
+//! where a probe passes, or sends it, `GET /forwarding` tells what the kernel has. `POST /ends` is for other nodes' agents.
 
 mod asker;
 mod authority;
 mod capture;
 mod connections;
+mod credentials;
+mod ends;
 mod forwarding;
 mod matter;
 mod missing;
@@ -43,8 +45,9 @@ use tracing::warn;
 
 pub(crate) use self::connections::serve;
 use self::{
-    asker::{Asker, ReviewError, Rights, Tokens},
+    asker::{Asker, Rights, Tokens},
     capture::CAPTURES,
+    ends::Peers,
     forwarding::LOOKS,
     matter::Matter,
     places::{Place, Places},
@@ -75,7 +78,6 @@ const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2000 }
 const BEGINNING: Duration = Duration::from_secs(30);
 const NOT_KEPT: &str =
     "the past is not kept here: follow (--follow), or keep it (podnet up --flows, podnet agent --flow-retention 1h)";
-const NOBODY: &str = "show a certificate of the cluster's authority or a bearer token";
 const FORBIDDEN: &str = "flows are followed by pods of this node, and by who may list pods: of all namespaces, or of one that is asked for \
                          (--from or --to namespace/NAME)";
 const REFUSED: &str = "flows cannot be recorded here; the agent's log says why";
@@ -131,6 +133,7 @@ struct Server {
     captures: Places,
     probes: Places,
     looks: Places,
+    peers: Peers,
 }
 
 impl Server {
@@ -142,6 +145,7 @@ impl Server {
             captures: Places::new(CAPTURES, capture::OF_ONE),
             probes: Places::new(PROBES, probe::OF_ONE),
             looks: Places::new(LOOKS, forwarding::OF_ONE),
+            peers: Peers::default(),
         })
     }
 
@@ -162,16 +166,21 @@ impl Server {
         busy: Busy,
     ) -> Result<Response<Body>, Refusal> {
         let matter = Matter::of(request.uri().path(), request.method())?;
-        let asker = match by_certificate {
-            Some(asker) => asker,
-            None => self.by_token(&request).await?,
-        };
-        let asker = asker.ok_or_else(|| Refusal::new(StatusCode::UNAUTHORIZED, NOBODY))?;
         match matter {
-            Matter::Flows => self.flows(&request, asker, busy).await,
-            Matter::Capture => capture::begin(self, request.into_body(), asker, busy).await,
-            Matter::Probe => probe::begin(self, request.into_body(), asker, busy).await,
-            Matter::Forwarding => forwarding::tell(self, asker).await,
+            Matter::Flows => {
+                let asker = self.asker(&request, by_certificate).await?;
+                self.flows(&request, asker, busy).await
+            }
+            Matter::Capture => {
+                let asker = self.asker(&request, by_certificate).await?;
+                capture::begin(self, request.into_body(), asker, busy).await
+            }
+            Matter::Probe => {
+                let asker = self.asker(&request, by_certificate).await?;
+                probe::begin(self, request.into_body(), asker, busy).await
+            }
+            Matter::Forwarding => forwarding::tell(self, self.asker(&request, by_certificate).await?).await,
+            Matter::Ends => ends::tell(self, request, by_certificate).await,
         }
     }
 
@@ -214,18 +223,6 @@ impl Server {
         let past = past.map_err(|_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, REFUSED))?;
         let reader = reader(&past, query, query.since.is_some());
         Ok((Some(following), reader))
-    }
-
-    async fn by_token(&self, request: &Request<Incoming>) -> Result<Option<Asker>, Refusal> {
-        let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let Some(token) = header.and_then(|header| header.strip_prefix("Bearer ")) else { return Ok(None) };
-        self.tokens.owner(&self.answers.client, token).await.map_err(|error| {
-            let status = match error {
-                ReviewError::Busy => StatusCode::TOO_MANY_REQUESTS,
-                ReviewError::Slow | ReviewError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            Refusal::new(status, chain(&error))
-        })
     }
 }
 

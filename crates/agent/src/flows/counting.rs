@@ -37,6 +37,8 @@ pub enum AtStart {
 #[derive(Debug, Default)]
 pub struct Counting {
     flows: RwLock<Option<Arc<Flows>>>,
+    /// For how many flows there is to be room.
+    sizes: Sizes,
     /// Whose processes may choose backends of Services at their sockets.
     cgroup: Option<Cgroup>,
     /// When it is worth while to load programs again that were refused.
@@ -66,10 +68,11 @@ impl Patience {
 }
 
 impl Counting {
-    /// Begins where that is wanted, over what an earlier agent counted. Why nothing is counted is in the log.
+    /// Begins where that is wanted, over what an earlier agent counted, with room for so many flows where there is nothing to go on with. Why nothing is
+    /// counted is in the log.
     #[must_use]
-    pub fn open(wanted: AtStart, cgroup: Option<Cgroup>) -> Self {
-        let counting = Self { cgroup, ..Self::default() };
+    pub fn open(wanted: AtStart, cgroup: Option<Cgroup>, entries: u32) -> Self {
+        let counting = Self { cgroup, sizes: Sizes { entries, ..Sizes::default() }, ..Self::default() };
         let begins = match wanted {
             AtStart::Never => false,
             AtStart::WhereTheyWere => is_anywhere().unwrap_or(false),
@@ -106,7 +109,7 @@ impl Counting {
     fn load(&self) -> Result<Flows, FlowsOrLinks> {
         let mut socket = RtSocket::open().map_err(FlowsOrLinks::Links)?;
         let ends = ends(&mut socket)?;
-        let flows = Flows::open(&mut socket, &ends, self.cgroup.as_ref(), Sizes::default())?;
+        let flows = Flows::open(&mut socket, &ends, self.cgroup.as_ref(), self.sizes)?;
         flows.set_ranges(None)?;
         Ok(flows)
     }

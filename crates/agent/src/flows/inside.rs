@@ -1,6 +1,6 @@
 //! Pods of this node: which are here, and where packets of one are captured.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use podnet_flow::capture::Captured;
 use podnet_kernel::{cni_wire::host_ifname, netlink::RtSocket, netns::NetNs};
@@ -31,6 +31,9 @@ pub(crate) trait Here: Send + Sync {
     /// Whether a pod is this node's, by its uid.
     fn is_here(&self, uid: &str) -> bool;
 
+    /// The uids of all of this node's pods.
+    fn uids(&self) -> HashSet<Arc<str>>;
+
     /// Whether an address is still held by this. A pod whose sandbox was made anew holds its own by another one.
     fn is_held(&self, handle: &Handle) -> bool;
 
@@ -50,6 +53,10 @@ pub(super) struct Attached {
 impl Here for Attached {
     fn is_here(&self, uid: &str) -> bool {
         self.addresses.holders().iter().any(|(_, holder)| *holder.uid == *uid)
+    }
+
+    fn uids(&self) -> HashSet<Arc<str>> {
+        self.addresses.holders().into_iter().map(|(_, holder)| holder.uid).collect()
     }
 
     fn is_held(&self, handle: &Handle) -> bool {

@@ -11,9 +11,9 @@ use std::{
 };
 
 use ipnet::IpNet;
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
-use podnet_flow::{Tally, store::Retention};
+use podnet_flow::{Joint, Tally, store::Retention};
 use podnet_model::NodeName;
 use tokio::time::{interval, sleep, timeout};
 use tracing::{info, warn};
@@ -24,8 +24,10 @@ use super::{
     demand::{Demand, Scope},
     known::{Known, Watches},
     log::Log,
+    neighbours::{Asks, Neighbours},
     past::Past,
     recorder::{Recorder, Recording, Sinks},
+    senders::OfNode,
 };
 use crate::{addresses::Addresses, fastpath::FastPath};
 
@@ -60,6 +62,8 @@ pub(crate) struct Keeper {
     pub(super) addresses: Arc<Addresses>,
     /// Where it is written down who had which address.
     pub(super) holders: PathBuf,
+    /// How other nodes' agents are asked, where they can be.
+    pub(super) asks: Option<Asks>,
 }
 
 /// While flows are recorded.
@@ -135,14 +139,20 @@ impl Keeper {
             warn!("flows are recorded before it is known who is who");
         }
         let past = Past::new(self.retention.unwrap_or(UNASKED));
+        let neighbours = self.asks.clone().map(|asks| {
+            *past.joint() = Some(Joint::new(self.node.clone(), Timestamp::now()));
+            Neighbours::start(self.node.clone(), asks, known.clone())
+        });
         let sinks = |log| {
             let (tally, collectors) = (self.tally.clone(), self.collectors.clone());
             Sinks { log, past: Some(past.clone()), tally, collectors }
         };
-        let addresses = self.addresses.clone();
+        let node = OfNode::new(self.addresses.clone());
         let mark = self.holders.with_file_name("flow-recording");
-        let recorder =
-            |log| Recorder::new(flows, sinks(log), self.node.clone(), (known.clone(), addresses)).marking(&mark);
+        let recorder = |log| {
+            let recorder = Recorder::new(flows, sinks(log), self.node.clone(), (known.clone(), node));
+            recorder.asking(neighbours).marking(&mark)
+        };
         let recording = self.open_log().and_then(|log| recorder(log).start().map_err(RecordError::Thread));
         match recording {
             Ok(recording) => {

@@ -5,7 +5,7 @@ mod kept;
 mod served;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -18,10 +18,10 @@ use kube::{
     Api, Client,
     runtime::watcher::{self, Event, watcher},
 };
-use podnet_client::watch::{Interest, Update, steadily, watch};
+use podnet_client::watch::{Interest, Update, paging_ahead, steadily, watch};
 use podnet_flow::{Names, names::Tenancy};
 use podnet_kernel::pod_interface::{AGENT_V6, GATEWAY_V4};
-use podnet_model::{Change, NodeName, ServiceKey};
+use podnet_model::{Change, NodeName, ServiceKey, excerpt};
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinSet,
@@ -133,6 +133,11 @@ impl Known {
         Arc::clone(&self.lock().recorders)
     }
 
+    /// Where a node's agent answers; none where the node is not there.
+    pub(super) fn address(&self, node: &NodeName) -> Option<IpAddr> {
+        self.lock().nodes.get(node)?.first().copied()
+    }
+
     /// Takes a change in.
     pub(super) fn learn(&self, change: &Change) {
         let mut facts = self.lock();
@@ -186,7 +191,8 @@ impl Known {
                 facts.see(&pod, now);
             }
             Event::InitDone => {
-                let gone: Vec<Arc<str>> = facts.pods.keys().filter(|uid| !listed.contains(uid)).cloned().collect();
+                let there: HashSet<&str> = listed.iter().map(|uid| &**uid).collect();
+                let gone: Vec<Arc<str>> = facts.pods.keys().filter(|uid| !there.contains(&***uid)).cloned().collect();
                 gone.iter().for_each(|uid| facts.lose(uid, now));
             }
             Event::Apply(pod) => facts.see(&pod, now),
@@ -274,13 +280,14 @@ impl Watches {
 
 async fn watch_pods(client: Client, known: Arc<Known>, unlisted: mpsc::Sender<()>) {
     let mut unlisted = Some(unlisted);
-    let mut events = steadily(watcher(Api::<Pod>::all(client), watcher::Config::default())).boxed();
+    let pods = Api::<excerpt::Pod>::all(paging_ahead(client));
+    let mut events = steadily(watcher(pods, watcher::Config::default())).boxed();
     let mut listed = Vec::new();
     loop {
         match events.try_next().await {
             Ok(Some(event)) => {
                 let is_listed = matches!(event, Event::InitDone);
-                known.event(event, &mut listed);
+                known.event(of_objects(event), &mut listed);
                 if is_listed {
                     unlisted = None;
                 }
@@ -289,6 +296,17 @@ async fn watch_pods(client: Client, known: Arc<Known>, unlisted: mpsc::Sender<()
             // What is known goes on to be used.
             Err(error) => info!(%error, "watch of pods for the names of flows interrupted"),
         }
+    }
+}
+
+/// Of the whole objects that the excerpts are of: as much of them is there as an identity is made of.
+fn of_objects(event: Event<excerpt::Pod>) -> Event<Pod> {
+    match event {
+        Event::Init => Event::Init,
+        Event::InitApply(pod) => Event::InitApply(pod.object),
+        Event::InitDone => Event::InitDone,
+        Event::Apply(pod) => Event::Apply(pod.object),
+        Event::Delete(pod) => Event::Delete(pod.object),
     }
 }
 

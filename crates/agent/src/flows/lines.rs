@@ -10,8 +10,8 @@ use podnet_flow::Item;
 
 /// No record is longer: a pod's names and labels are.
 const LONGEST: u64 = 1 << 20;
-/// How a record begins.
-const RECORD: &[u8] = br#"{"type":""#;
+/// How a record begins, with an id or without one.
+const RECORDS: [&[u8]; 2] = [br#"{"type":""#, br#"{"record":""#];
 
 /// The file, open at its end.
 #[derive(Debug)]
@@ -122,8 +122,11 @@ fn last_line(path: &Path, length: u64) -> io::Result<Vec<u8>> {
 
 /// Whether it begins as a record, and is none.
 fn is_part_of_a_record(line: &[u8]) -> bool {
-    let begins = line.len().min(RECORD.len());
-    begins > 0 && line.get(..begins) == RECORD.get(..begins) && serde_json::from_slice::<Item>(line).is_err()
+    let begins_as = |record: &[u8]| {
+        let begins = line.len().min(record.len());
+        line.get(..begins) == record.get(..begins)
+    };
+    !line.is_empty() && RECORDS.into_iter().any(begins_as) && serde_json::from_slice::<Item>(line).is_err()
 }
 
 #[cfg(test)]
@@ -146,6 +149,7 @@ pub(super) mod tests {
             (format!("{GAP}\n{}", &GAP[..50]), true, format!("{GAP}\n")),
             (format!("{GAP}\n{}", &GAP[..3]), true, format!("{GAP}\n")),
             (GAP[..50].to_owned(), true, String::new()),
+            (format!("{GAP}\n{}", r#"{"record":"node1/1/2","type":"g"#), true, format!("{GAP}\n")),
             // That is somebody else's.
             ("a note".to_owned(), false, "a note\n".to_owned()),
             ("[1, 2]\n{\"a\": 1".to_owned(), false, "[1, 2]\n{\"a\": 1\n".to_owned()),

@@ -1,4 +1,4 @@
-//! A file of JSON lines within a budget of bytes.
+//! A file of JSON lines within a budget of bytes, each with its item's id, as collectors get them.
 
 mod asides;
 
@@ -6,7 +6,8 @@ use std::{fs, io};
 
 use k8s_openapi::jiff::Timestamp;
 use podnet_flow::{
-    Gap, Item,
+    Gap, Item, Numbered, RecordId,
+    export::json,
     output::{Form, line},
     record::GapAt,
     store::Sum,
@@ -34,6 +35,8 @@ pub(super) struct Log {
     whole: Timestamp,
     /// What could not be written, until the log says so.
     missing: Option<Gap>,
+    /// The last item that could not: what tells of it has its id. An agent that was killed told none.
+    last: Option<RecordId>,
 }
 
 /// So many of the items were written, and why no more.
@@ -49,7 +52,7 @@ impl Log {
         let part = settings.bytes / PARTS;
         let asides = Asides::open(&settings.path, settings.bytes - 3 * part);
         let whole = changed.ok().and_then(|changed| Timestamp::try_from(changed).ok()).unwrap_or(now);
-        let mut log = Self { settings: settings.clone(), node, lines, bytes, asides, whole, missing: None };
+        let mut log = Self { settings: settings.clone(), node, lines, bytes, asides, whole, missing: None, last: None };
         if is_cut {
             log.miss(Sum::default(), 1);
         }
@@ -58,14 +61,14 @@ impl Log {
     }
 
     /// Adds items; all of them are in the file when it returns. What is not, because of an error, is told by a gap as soon as there is room.
-    pub(super) fn add(&mut self, items: &[Item]) -> io::Result<()> {
+    pub(super) fn add(&mut self, items: &[Numbered]) -> io::Result<()> {
         let between_pods = self.settings.between_pods;
-        let is_wanted = |item: &&Item| match item {
+        let is_wanted = |item: &&Numbered| match &item.item {
             Item::Flow(record) => !between_pods || record.is_pod_to_pod(),
             Item::Gap(_) | Item::Drops(_) => true,
         };
-        let wanted: Vec<&Item> = items.iter().filter(is_wanted).collect();
-        let written = self.tell_missing().and_then(|()| self.put(&wanted));
+        let wanted: Vec<&Numbered> = items.iter().filter(is_wanted).collect();
+        let written = self.tell_missing().and_then(|()| self.put(wanted.iter().map(|item| json(item))));
         match written {
             Ok(()) => {
                 self.whole = Timestamp::now();
@@ -74,10 +77,11 @@ impl Log {
             Err((written, error)) => {
                 let lost = wanted.get(written..).unwrap_or_default();
                 let mut sum = Sum::default();
-                lost.iter().for_each(|item| sum.add(item));
+                lost.iter().for_each(|item| sum.add(&item.item));
+                self.last = lost.last().map(|item| item.record.clone()).or(self.last.take());
                 self.miss(sum, lost.len() as u64);
                 // What was missing before anything was written here is told by what is lost now.
-                let starts = lost.iter().filter_map(|item| match item {
+                let starts = lost.iter().filter_map(|item| match &item.item {
                     Item::Gap(gap) => Some(gap.start),
                     Item::Drops(drops) => Some(drops.start),
                     Item::Flow(_) => None,
@@ -102,17 +106,22 @@ impl Log {
 
     fn tell_missing(&mut self) -> Result<(), Short> {
         let Some(missing) = self.missing.take() else { return Ok(()) };
-        let told = Item::Gap(missing.clone());
-        self.put(&[&told]).map_err(|(_, error)| {
+        let item = Item::Gap(missing.clone());
+        let told = match self.last.clone() {
+            Some(last) => json(&Numbered { record: RecordId { missing: true, ..last }, item }),
+            None => line(Form::JsonLines, &item),
+        };
+        self.put([told]).map_err(|(_, error)| {
             self.missing = Some(missing);
             (0, error)
-        })
+        })?;
+        self.last = None;
+        Ok(())
     }
 
-    fn put(&mut self, items: &[&Item]) -> Result<(), Short> {
+    fn put(&mut self, lines: impl IntoIterator<Item = String>) -> Result<(), Short> {
         let (mut text, mut written) = (Vec::new(), 0);
-        for item in items {
-            let mut line = line(Form::JsonLines, item);
+        for mut line in lines {
             line.push('\n');
             let before = self.bytes + text.len() as u64;
             let is_full = before > 0 && before + line.len() as u64 > self.settings.bytes / PARTS;

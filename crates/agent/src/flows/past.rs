@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
 use podnet_flow::{
-    Item, Store,
+    Item, Joint, Store,
     store::{Bookmark, Page, Retention},
 };
 use tokio::sync::watch;
@@ -20,17 +20,25 @@ pub(crate) struct Past {
     store: Mutex<Store>,
     /// Whether nobody writes any more.
     written: watch::Sender<bool>,
+    /// What of it other nodes' agents are asked, and ask; none where no other agent can be.
+    joint: Mutex<Option<Joint>>,
 }
 
 impl Past {
     pub(crate) fn new(retention: Retention) -> Arc<Self> {
         let epoch = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(0);
-        Arc::new(Self { epoch, store: Mutex::new(Store::new(retention)), written: watch::Sender::new(false) })
+        let (store, written) = (Mutex::new(Store::new(retention)), watch::Sender::new(false));
+        Arc::new(Self { epoch, store, written, joint: Mutex::default() })
     }
 
     /// Which recording it is of (`RecordId`).
     pub(super) const fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// What is settled with other nodes' agents, which whoever records sets.
+    pub(super) fn joint(&self) -> MutexGuard<'_, Option<Joint>> {
+        self.joint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {

@@ -4,6 +4,7 @@ mod complaint;
 mod interfaces;
 mod limits;
 mod mark;
+mod telling;
 
 use std::{
     collections::HashSet,
@@ -17,7 +18,7 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 use podnet_flow::{
-    Aggregator, Cause, Drops, Entry, Gap, Item, Numbered, Record, RecordId, Tally,
+    Aggregator, Cause, Drops, Entry, Gap, Item, Record, RecordId, Tally,
     aggregate::{Fate, Scene, Timeouts},
     parts::{self, Parts},
     record::GapAt,
@@ -37,6 +38,7 @@ use super::{
     collect::Collectors,
     known::Known,
     log::Log,
+    neighbours::Neighbours,
     past::Past,
     recorders::{Marks, Recorders, marks},
     senders::{Asking, Holders},
@@ -47,9 +49,11 @@ use super::{
 const HEARING: Duration = Duration::from_millis(100);
 /// How often the map is read.
 const READING: Duration = Duration::from_secs(1);
-/// So long what was read may have been on its way to the log, or to a collector that answers: parts wait for 60 s (`podnet_flow::parts`), what comes in a
-/// second is sent together, and an attempt takes 10 s at most.
-const UNSENT: Duration = Duration::from_secs(71);
+/// So long what was read may have been on its way to the log, or to a collector that answers: other nodes are asked for 15 s (`podnet_flow::joint`), parts
+/// wait for 60 s (`podnet_flow::parts`), what comes in a second is sent together, and an attempt takes 10 s at most.
+const UNSENT: Duration = Duration::from_secs(86);
+/// So long other nodes are asked what became of a flow that nothing came back of, before it is told to anybody (`podnet_flow::joint`).
+const SILENT: Duration = Duration::from_secs(6);
 
 /// The recorder's thread, which ends with the value.
 #[derive(Debug)]
@@ -96,6 +100,8 @@ pub(super) struct Recorder {
     recorders: Arc<Recorders>,
     /// What these tell.
     parts: Parts,
+    /// The agents of other nodes, where these can be asked.
+    neighbours: Option<Neighbours>,
     /// When it was last known that nothing was missing.
     whole: Timestamp,
     complaint: Complaint,
@@ -146,6 +152,7 @@ impl Recorder {
             marks,
             recorders,
             parts,
+            neighbours: None,
             whole: now,
             complaint: Complaint::default(),
             mark: None,
@@ -160,11 +167,18 @@ impl Recorder {
         let Some(told) = found else { return self };
         // If nothing was counted meanwhile, nobody asked for it.
         let end = if self.flows.goes_on() { self.whole } else { told.checked_add(READING).unwrap_or(told) };
-        // Who reads the past is told of a flow at the next reading at the latest.
+        // Who reads the past is told of a flow at the next reading, or once it is known what became of it.
         let is_sent = self.sinks.log.is_some() || !self.sinks.collectors.is_empty();
-        let unsent = if is_sent { UNSENT } else { 2 * READING };
+        let unsent = if is_sent { UNSENT } else { 2 * READING + SILENT };
         let (start, node, at) = (told.checked_sub(unsent).unwrap_or(told), self.node.clone(), GapAt::Agent);
         self.unfinished = Some(Gap { start, end, node, at, device: None, pod: None, packets: 0, bytes: 0, flows: 0 });
+        self
+    }
+
+    /// Settles with the agents of other nodes which of them tells a flow that both count; what these ask is answered by what the past keeps
+    /// ([`Past::joint`]).
+    pub(super) fn asking(mut self, neighbours: Option<Neighbours>) -> Self {
+        self.neighbours = neighbours;
         self
     }
 
@@ -192,18 +206,9 @@ impl Recorder {
         }
         let mut items: Vec<Item> = self.unfinished.take().map(Item::Gap).into_iter().collect();
         let read = self.read(reads, is_last, &mut items).map_err(|error| -> Box<dyn Error> { error.into() });
-        self.sinks.tally.lock().unwrap_or_else(PoisonError::into_inner).add(&items);
-        if let Some(past) = &self.sinks.past {
-            past.add(&items, Timestamp::now());
-        }
-        if self.sinks.collectors.is_empty() && self.sinks.log.is_none() {
-            self.next.sequence += items.len() as u64;
-        } else {
-            let told = self.told(&items, is_last);
-            self.sinks.collectors.offer(&told);
-            items = told.into_iter().map(|numbered| numbered.item).collect();
-        }
-        let written = self.sinks.log.as_mut().map_or(Ok(()), |log| log.add(&items));
+        let told = self.tell(items, reads && read.is_ok(), is_last);
+        self.sinks.collectors.offer(&told);
+        let written = self.sinks.log.as_mut().map_or(Ok(()), |log| log.add(&told));
         let written = written.map_err(|error| -> Box<dyn Error> { error.into() });
         let is_written = written.is_ok();
         if is_last {
@@ -220,27 +225,6 @@ impl Recorder {
             (Say::Works, _) => info!("flows are recorded again; where some are missing, a gap says so"),
             _ => {}
         }
-    }
-
-    /// What goes to the log and to collectors: of what other nodes tell there as well only parts.
-    fn told(&mut self, items: &[Item], is_last: bool) -> Vec<Numbered> {
-        let numbered = self.numbered(items);
-        let recorders = self.known.recorders();
-        let tells = |node: &NodeName| recorders.tell(node, &self.marks);
-        let is_news = !Arc::ptr_eq(&recorders, &self.recorders);
-        let mut told = if is_news { self.parts.orphans(tells) } else { Vec::new() };
-        told.extend(self.parts.told(numbered, (Timestamp::now(), is_last), tells));
-        self.recorders = recorders;
-        told
-    }
-
-    fn numbered(&mut self, items: &[Item]) -> Vec<Numbered> {
-        let number = |item: &Item| {
-            let record = self.next.clone();
-            self.next.sequence += 1;
-            Numbered { record, item: item.clone() }
-        };
-        items.iter().map(number).collect()
     }
 
     fn read(&mut self, reads: bool, is_last: bool, items: &mut Vec<Item>) -> Result<(), FlowsError> {
@@ -263,10 +247,11 @@ impl Recorder {
         let mut scene = Scene { now, names: &facts.names, translations: &mut self.translations };
         for bell in bells {
             match bell {
-                Told::Ended(entry) => drop(self.aggregator.observe(&entry, &mut scene, &mut told)),
+                Told::Ended(entry) => self.aggregator.rang(&entry, &mut scene, &mut told),
                 Told::Replaced(entry) => self.aggregator.over(&entry, &mut scene),
             }
         }
+        let ended = self.aggregator.take_ended(&mut &*self.flows, &mut scene, &mut told);
         self.aggregator.settle(false, &mut scene, &mut told);
         let taken = if reads {
             let counting = (&*self.flows, self.interfaces.gone());
@@ -288,7 +273,7 @@ impl Recorder {
                 pod: seen.pod(device, &facts.names, now),
                 packets: missed.packets,
                 bytes: missed.bytes,
-                flows: missed.connections,
+                flows: missed.flows,
             }));
         }
         for (start, dropped) in dropped.map(|dropped| self.limits.since_last(&dropped, now)).unwrap_or_default() {
@@ -308,7 +293,7 @@ impl Recorder {
             self.whole = now;
             facts.names.forget(now);
         }
-        taken
+        ended.and(taken)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which nodes' agents record flows whether somebody follows or not, and where to: each says so in its own Node object, by marks of these places.
 //!
-//! Of a flow between two nodes that record to the same places the source's node tells there, and the destination's adds its part
-//! ([`podnet_flow::parts`]); neither asks the other.
+//! Of a flow between two nodes that record to the same places the source's node tells there; what the destination's has to add where the two agents do not
+//! settle that ([`podnet_flow::joint`]) is a part ([`podnet_flow::parts`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

@@ -2,28 +2,40 @@
 //! (`planner::attachments`), so that it is known whose packets they drop. And what limits dropped at these interfaces.
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, HashSet},
     error::Error,
     net::IpAddr,
     sync::Arc,
 };
 
+use podnet_flow::Direction;
 use podnet_kernel::{
     cni_wire::host_ifname,
     link,
     netlink::RtSocket,
+    nft::{NftError, NftSocket},
     tc::{self, Dropped},
 };
-use podnet_model::LinkName;
+use podnet_model::{Family, LinkName};
+use podnet_planner::limits::rules::{LOST_FROM, LOST_TO};
 use tracing::debug;
 
-use crate::addresses::Addresses;
+use crate::{addresses::Addresses, attach::limit_rules};
 
 /// Addresses, by the indices of the ends of pods' links on the node.
 pub(super) type Senders = HashMap<u32, Vec<IpAddr>>;
 
 /// Names, by the indices of interfaces.
 pub(super) type Devices = HashMap<u32, LinkName>;
+
+/// What one limit has dropped since it is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Loss {
+    pub(super) dropped: Dropped,
+    /// The address whose packet rate it is; none where it is the interface's bandwidth.
+    pub(super) rate_of: Option<IpAddr>,
+}
 
 /// Who knows which pod has which addresses, and the node's interfaces.
 pub(super) trait Holders: Send {
@@ -35,8 +47,8 @@ pub(super) trait Holders: Send {
         None
     }
 
-    /// What limits of bandwidth have dropped so far; none where it cannot be told now.
-    fn dropped(&self) -> Option<Vec<Dropped>> {
+    /// What limits have dropped so far; none where it cannot be told now.
+    fn dropped(&self) -> Option<Vec<Loss>> {
         None
     }
 }
@@ -49,13 +61,67 @@ impl Holders for () {
 }
 
 /// Those that have addresses of this agent.
-impl Holders for Arc<Addresses> {
-    fn senders(&self) -> Option<Senders> {
+pub(super) struct OfNode {
+    addresses: Arc<Addresses>,
+    /// None before the first question, and after an error: an answer may still be under way then.
+    rules: RefCell<Option<NftSocket>>,
+}
+
+impl OfNode {
+    pub(super) fn new(addresses: Arc<Addresses>) -> Self {
+        Self { addresses, rules: RefCell::default() }
+    }
+
+    /// Addresses, by the names of the ends of pods' links on the node.
+    fn by_interface(&self) -> HashMap<LinkName, Vec<IpAddr>> {
         let mut addrs: HashMap<LinkName, Vec<IpAddr>> = HashMap::new();
-        for (addr, holder) in self.holders() {
+        for (addr, holder) in self.addresses.holders() {
             let Some((sandbox, ifname)) = holder.handle.as_str().rsplit_once('/') else { continue };
             addrs.entry(host_ifname(sandbox, ifname)).or_default().push(addr);
         }
+        addrs
+    }
+
+    /// What was beyond packet rates, by address.
+    fn beyond_rates(&self) -> Result<Vec<(IpAddr, Direction, u64)>, NftError> {
+        let mut socket = self.rules.take().map_or_else(NftSocket::open, Ok)?;
+        let mut beyond = Vec::new();
+        for (set, direction) in [(LOST_FROM, Direction::Egress), (LOST_TO, Direction::Ingress)] {
+            for family in Family::ALL {
+                let counters = socket.counters(family, limit_rules::TABLE, set)?;
+                beyond.extend(counters.into_iter().map(|(addr, packets)| (addr, direction, packets)));
+            }
+        }
+        *self.rules.borrow_mut() = Some(socket);
+        Ok(beyond)
+    }
+
+    fn losses(&self) -> Result<Vec<Loss>, NftError> {
+        let mut socket = RtSocket::open()?;
+        let mut losses: Vec<Loss> =
+            tc::dropped(&mut socket)?.into_iter().map(|dropped| Loss { dropped, rate_of: None }).collect();
+        let beyond = self.beyond_rates()?;
+        if beyond.is_empty() {
+            return Ok(losses);
+        }
+        let indices: HashMap<LinkName, u32> =
+            link::list(&mut socket)?.into_iter().map(|link| (link.name, link.index)).collect();
+        let mut devices: HashMap<IpAddr, u32> = HashMap::new();
+        for (name, addrs) in self.by_interface() {
+            let Some(index) = indices.get(&name) else { continue };
+            devices.extend(addrs.into_iter().map(|addr| (addr, *index)));
+        }
+        losses.extend(beyond.into_iter().filter_map(|(addr, direction, packets)| {
+            let dropped = Dropped { device: *devices.get(&addr)?, direction, packets };
+            Some(Loss { dropped, rate_of: Some(addr) })
+        }));
+        Ok(losses)
+    }
+}
+
+impl Holders for OfNode {
+    fn senders(&self) -> Option<Senders> {
+        let mut addrs = self.by_interface();
         match RtSocket::open().and_then(|mut socket| link::list(&mut socket)) {
             Ok(links) => {
                 Some(links.into_iter().filter_map(|link| Some((link.index, addrs.remove(&link.name)?))).collect())
@@ -77,9 +143,9 @@ impl Holders for Arc<Addresses> {
         }
     }
 
-    fn dropped(&self) -> Option<Vec<Dropped>> {
-        match RtSocket::open().and_then(|mut socket| tc::dropped(&mut socket)) {
-            Ok(dropped) => Some(dropped),
+    fn dropped(&self) -> Option<Vec<Loss>> {
+        match self.losses() {
+            Ok(losses) => Some(losses),
             Err(error) => {
                 debug!(error = &error as &dyn Error, "it is not known what limits dropped");
                 None
@@ -117,7 +183,7 @@ impl Asking {
     }
 
     /// What limits have dropped so far.
-    pub(super) fn dropped(&self) -> Option<Vec<Dropped>> {
+    pub(super) fn dropped(&self) -> Option<Vec<Loss>> {
         self.of.dropped()
     }
 

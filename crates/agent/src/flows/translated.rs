@@ -1,9 +1,9 @@
-//! What is translated on this node: by its stack, and by the agent where it takes connections and passes them on (mode `userspace`).
+//! What is translated on this node: by its stack, and by a program where that takes connections and passes them on (mode `userspace`).
 
 use podnet_flow::{Key, Translations};
 use podnet_kernel::conntrack::Backends;
 
-use crate::proxy::userspace::passed;
+use crate::proxy::userspace;
 
 /// Knows both.
 pub(super) struct Translated(Option<Backends>);
@@ -17,10 +17,10 @@ impl Translated {
 
 impl Translations for Translated {
     fn onward(&mut self, key: &Key) -> Option<Key> {
-        passed::onward(key).or_else(|| self.0.as_mut()?.onward(key))
+        userspace::onward(key).or_else(|| self.0.as_mut()?.onward(key))
     }
 
     fn origin(&mut self, key: &Key) -> Option<Key> {
-        passed::origin(key).or_else(|| self.0.as_mut()?.origin(key))
+        userspace::origin(key).or_else(|| self.0.as_mut()?.origin(key))
     }
 }

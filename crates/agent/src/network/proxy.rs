@@ -130,13 +130,14 @@ impl Worker {
     /// Whose rules serve while the mode in force waits, or what of it they serve still.
     pub(super) fn tell_who_stands_in(&self) {
         self.proxy.told().facts.set_left_to_rules(self.sockets.left_to_rules());
+        self.proxy.told().facts.set_addresses_left_to_rules(self.rules.left_to_rules());
         let stands_in = self.rules.waits().then(|| self.rules.standing());
         self.proxy.told().stands_in.send_if_modified(|known| {
             let is_new = *known != stands_in;
             *known = stands_in;
             if let (true, Some(serving)) = (is_new, stands_in) {
                 let mode = self.rules.mode();
-                info!(%mode, %serving, "a mode waits until connections of the one before are over");
+                info!(%mode, %serving, "a mode waits until it is known where connections of the one before are");
             } else if is_new {
                 info!(mode = %self.rules.mode(), "the mode serves now by itself");
             }

@@ -1,11 +1,13 @@
 //! The cluster's rules in force: for each family of addresses that is needed those of Services, in one of several modes, and a table of the
 //! cluster's border.
 
+mod beside;
 mod contested;
 mod damage;
 mod family;
 mod forget;
 mod left;
+mod looks;
 mod modes;
 mod noted;
 mod settings;
@@ -19,22 +21,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use podnet_kernel::{
-    datapath::Datapath,
-    monitor::{Notice, Transaction},
-};
+use podnet_kernel::datapath::Datapath;
 use podnet_model::{
     Change, Dual, Family, NodeAddr,
     proxy::{IpvsConfig, Mode},
 };
 use podnet_planner::{
     border::{self, Border, BorderConfig},
-    repair::{Damage, Object},
+    repair::Damage,
     ruleset::{BackendAddress, Edit, FrontendKey},
     services::{FrontendChange, Plan, Services, ServicesConfig, Serving, Vanished, ebpf::Fate, nftables},
 };
-use tracing::warn;
 
+use beside::Beside;
 use family::{OfFamily, is_served};
 use left::Left;
 use modes::PutOff;
@@ -65,6 +64,8 @@ pub(crate) struct ClusterRules {
     ipvs: IpvsConfig,
     /// What other modes may have left.
     left: Left,
+    /// The rules at addresses that others' connections keep from the mode whose rules there are.
+    beside: Option<Beside>,
     /// What changed since somebody asked; none where nobody does.
     changed: Option<Vec<FrontendChange>>,
     /// UDP connections to forget once what is planned is in force.
@@ -116,6 +117,7 @@ impl ClusterRules {
             put_off: None,
             ipvs: IpvsConfig::default(),
             left: Left::default(),
+            beside: None,
             changed: None,
             vanished: Dual::default(),
             noted: Noted::default(),
@@ -150,6 +152,9 @@ impl ClusterRules {
         } else if !plan.vanished.is_empty() {
             self.all_suspected[family] = true;
         }
+        if let Some(beside) = &mut self.beside {
+            beside.learn(family, &self.families[family].services, &plan);
+        }
         self.left.learn(&plan);
         self.noted.learn(&plan.frontends);
         self.families[family].take(plan, edits, &mut self.changed);
@@ -176,6 +181,8 @@ impl ClusterRules {
         let (mut edits, mut first) = (0, Ok(()));
         self.noted.write();
         for family in Family::ALL {
+            let beside = self.beside.as_mut().map_or(Ok(0), |beside| beside.edit(family, datapath));
+            first = first.and(beside.map(|done| edits += done));
             let own = &mut self.families[family];
             if own.refused && tries == Tries::ButRefused {
                 continue;
@@ -207,9 +214,11 @@ impl ClusterRules {
             first = first.and(own.put(datapath, family));
             self.noted.found(family, own.rules.take_bygone());
         }
+        let beside = self.beside.as_mut().map_or(Ok(()), |beside| beside.put(datapath));
         // While the rules are not in force, those of another mode serve whom they serve.
         if first.is_ok() {
-            self.left.clear(self.standing, &is_served(&self.families), datapath);
+            self.left.clear(&is_served(&self.families), datapath);
+            first = beside.and(self.share(datapath));
         }
         first
     }
@@ -230,57 +239,11 @@ impl ClusterRules {
         let own = &self.families[family];
         match table {
             border::TABLE => own.border_is_needed(family) && !own.border_lacks,
-            table => own.rules.table(&own.services) == Some(table),
-        }
-    }
-
-    /// Takes in what the kernel tells.
-    pub(super) fn hear(&mut self, notices: &[Notice]) {
-        for family in Family::ALL {
-            notices.iter().for_each(|notice| self.families[family].rules.hear(notice));
-        }
-    }
-
-    /// Whether a transaction of nf_tables is this value's although the kernel tells of it: a program made it.
-    pub(super) fn is_own(&self, transaction: &Transaction) -> bool {
-        Family::ALL.into_iter().any(|family| self.families[family].rules.is_own(transaction))
-    }
-
-    /// When [`ClusterRules::look`] is due.
-    pub(super) fn due(&self) -> Option<Instant> {
-        let forgets = Family::ALL.into_iter().any(|family| self.forgets(family)).then_some(self.next_forget);
-        let of_modes = Family::ALL.into_iter().filter_map(|family| self.families[family].rules.due());
-        let left = self.left.due().filter(|_| !self.is_refused());
-        of_modes.chain(left).chain(forgets).chain(self.arrival_due()).min()
-    }
-
-    /// Mends Services' rules that others damaged, where these are in no table of podnet's own, and tries again to take away what other modes
-    /// left.
-    ///
-    /// # Errors
-    ///
-    /// The first refusal; the next time all rules of that family are put in force.
-    pub(super) fn look(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
-        let mut first = Ok(());
-        for family in Family::ALL {
-            let own = &mut self.families[family];
-            match own.rules.look(&own.services, datapath) {
-                Ok(None) => {}
-                Ok(Some(what)) => {
-                    warn!(what, "mended what somebody else damaged");
-                    self.mended.push(Damage::new(Object::Chains, what));
-                }
-                Err(error) => {
-                    own.refused = true;
-                    first = first.and(Err(error));
-                }
+            table => {
+                let beside = self.beside.as_ref().and_then(|beside| beside.table(family));
+                own.rules.table(&own.services).or(beside) == Some(table)
             }
         }
-        if !self.is_refused() {
-            self.left.look(self.standing, &is_served(&self.families), datapath);
-            self.arrive_when_due(datapath);
-        }
-        first
     }
 
     /// Tells what is in force, for metrics.

@@ -31,10 +31,13 @@ use super::rules::ClusterRules;
 use crate::proxy::mode::RulesError;
 use lost::LostConnections;
 
-/// How often it is looked whether the programs are there, and everything that they know is compared: nothing tells of a change.
+/// How often it is looked whether the programs are there and know as much as they should, and everything that they know is compared: nothing
+/// tells of a change.
 const LOOK: Duration = Duration::from_millis(400);
-/// As many times as long as a comparison took the next one waits: the thread that does it has more to do.
+/// As many times as long as a comparison took the next one waits: the thread that does it has more to do. Of 10,000 Services that is seconds.
 const REST: u32 = 100;
+/// The same after a count, by which it shows much sooner that something is gone: that of 10,000 Services takes some ms.
+const REST_OF_COUNT: u32 = 20;
 
 /// Where the programs are in mode `ebpf`, and are not in others.
 #[derive(Debug)]
@@ -181,6 +184,7 @@ struct AtSockets {
     in_force: bool,
     lost: LostConnections,
     next_look: Instant,
+    next_count: Instant,
     next_compare: Instant,
 }
 
@@ -195,7 +199,8 @@ impl AtSockets {
         let lost = LostConnections::start(programs.connections()?)?;
         let (ebpf, now) = (Ebpf::default(), Instant::now());
         let programs = Some(programs);
-        Ok(Self { cgroup, programs, ebpf, in_force: false, lost, next_look: now, next_compare: now })
+        let (next_look, next_count, next_compare) = (now, now, now);
+        Ok(Self { cgroup, programs, ebpf, in_force: false, lost, next_look, next_count, next_compare })
     }
 
     /// Takes away what an agent in this mode left.
@@ -333,13 +338,21 @@ impl AtSockets {
         if put > 0 {
             return Ok(Some(format!("{put} programs for sockets were taken away")));
         }
-        if started < self.next_compare {
-            return Ok(None);
-        }
         let count = self.ebpf.count();
+        if started < self.next_compare {
+            if started < self.next_count {
+                return Ok(None);
+            }
+            let there = programs.count()?;
+            self.next_count = Instant::now() + started.elapsed() * REST_OF_COUNT;
+            if there == count {
+                return Ok(None);
+            }
+        }
         self.in_force = false;
         let edits = self.bring(rules, count)?;
         self.in_force = true;
+        self.next_count = Instant::now() + started.elapsed() * REST_OF_COUNT;
         self.next_compare = Instant::now() + started.elapsed() * REST;
         Ok((edits > 0).then(|| format!("{edits} elements of the programs for sockets were changed")))
     }

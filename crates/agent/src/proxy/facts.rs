@@ -50,6 +50,7 @@ struct State {
     without_local: Dual<WithoutLocal>,
     contested: Dual<usize>,
     left_to_rules: usize,
+    addresses_left: usize,
     counted: Dual<Counted>,
     reconciled: Dual<(Histogram, u64)>,
 }
@@ -94,6 +95,11 @@ impl Facts {
     /// In mode `ebpf`: what leads to so many backends is left to the rules, as virtual servers remember connections to these.
     pub fn set_left_to_rules(&self, backends: usize) {
         self.state().left_to_rules = backends;
+    }
+
+    /// In the modes `ipvs` and `userspace`: so many addresses are left to rules, as connections of the other one of these modes need them.
+    pub fn set_addresses_left_to_rules(&self, addresses: usize) {
+        self.state().addresses_left = addresses;
     }
 
     /// Connection tracking was gone through, which took so long, and forgot so many connections.
@@ -166,6 +172,7 @@ impl Default for Facts {
             without_local: Dual::default(),
             contested: Dual::default(),
             left_to_rules: 0,
+            addresses_left: 0,
             counted: Dual::default(),
             reconciled: Dual::from_fn(|_| (Histogram::of_rounds(), 0)),
         }))
@@ -203,9 +210,20 @@ impl State {
         for family in Family::ALL {
             let _ = writeln!(text, "{name}{{ip_family=\"{}\"}} {}", word(family), self.contested[family]);
         }
-        let name = "podnet_proxy_backends_left_to_rules";
-        let help = "Backends that rules serve in mode ebpf while virtual servers remember connections to them.";
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {}", self.left_to_rules);
+        for (name, help, count) in [
+            (
+                "podnet_proxy_backends_left_to_rules",
+                "Backends that rules serve in mode ebpf while virtual servers remember connections to them.",
+                self.left_to_rules,
+            ),
+            (
+                "podnet_proxy_addresses_left_to_rules",
+                "Addresses that rules serve in mode ipvs or userspace while connections of the other one last there.",
+                self.addresses_left,
+            ),
+        ] {
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {count}");
+        }
     }
 }
 
@@ -239,6 +257,7 @@ mod tests {
         facts.set_without_local(Family::V4, WithoutLocal { internal: 2, external: 1 });
         facts.set_contested(Family::V6, 3);
         facts.set_left_to_rules(5);
+        facts.set_addresses_left_to_rules(6);
         facts.reconciled(Family::V4, Duration::from_millis(3), 7);
         facts.cleanup_refused(1);
         facts.cleanup_refused(2);
@@ -255,6 +274,7 @@ mod tests {
             "podnet_proxy_contested_frontends{ip_family=\"IPv4\"} 0",
             "podnet_proxy_contested_frontends{ip_family=\"IPv6\"} 3",
             "podnet_proxy_backends_left_to_rules 5",
+            "podnet_proxy_addresses_left_to_rules 6",
             "kubeproxy_conntrack_reconciler_sync_duration_seconds_bucket{ip_family=\"IPv4\",le=\"0.004\"} 1",
             "kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family=\"IPv6\"} 0",
             "kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"} 7",

@@ -23,10 +23,7 @@ use podnet_kernel::{
     netns::NetNs,
     route::attraction::Attraction,
 };
-use podnet_model::{
-    Family,
-    proxy::{IpvsConfig, Mode},
-};
+use podnet_model::{Family, proxy::IpvsConfig};
 use podnet_planner::{
     ipvs::{Drain, Edit, Scheduler, State, difference},
     ruleset::FrontendKey,
@@ -73,8 +70,6 @@ pub(super) struct InIpvs {
     lingers: Option<Instant>,
     /// What that is.
     linger: Lingering,
-    /// The mode that comes translates before virtual servers do.
-    may_linger: bool,
     /// It is not known whether there are none.
     may_be_there: bool,
     watch: Watch,
@@ -97,7 +92,6 @@ impl InIpvs {
             in_force: false,
             lingers: None,
             linger: Lingering::default(),
-            may_linger: true,
             may_be_there: true,
             watch: Watch::new(now),
         }
@@ -197,7 +191,9 @@ impl InIpvs {
     }
 
     fn begin(&mut self, services: &Services) {
+        let left = self.renderer.left_to_rules().clone();
         self.renderer = renderer(services, &self.config);
+        self.renderer.leave_to_rules(services, &left);
         self.edits = Vec::new();
         self.in_force = false;
     }
@@ -211,12 +207,11 @@ impl InIpvs {
         self.in_force = false;
         self.edits = Vec::new();
         if let Some(netns) = datapath.netns() {
-            let may_stay = |frontend: &FrontendKey| self.may_linger && is_served(frontend);
             // Kept also where not all can be taken away: what has gone by then is not found again.
             let known = |found: Found| {
                 self.linger = found.after(std::mem::take(&mut self.linger), &self.config, Instant::now());
             };
-            kernel::remove(&netns, self.family, &self.config.exclude_cidrs, may_stay, known)?;
+            kernel::remove(&netns, self.family, &self.config.exclude_cidrs, is_served, known)?;
             self.lingers = self.linger.is_any().then(|| Instant::now() + LINGERS);
         }
         self.kernel = None;
@@ -289,13 +284,20 @@ impl ServiceRules for InIpvs {
         Ok(())
     }
 
-    fn make_way(&mut self, mode: Mode) {
-        // Its program is behind routes, which are asked after this node's own addresses: an address that stayed would be reached by nobody.
-        self.may_linger = mode != Mode::Userspace;
-    }
-
     fn lingers(&self) -> bool {
         self.lingers.is_some()
+    }
+
+    fn held(&self) -> BTreeSet<IpAddr> {
+        self.linger.frontends().map(|frontend| frontend.addr).collect()
+    }
+
+    fn leave_to_rules(&mut self, services: &Services, addrs: &BTreeSet<IpAddr>) {
+        let edits = self.renderer.leave_to_rules(services, addrs);
+        // What is not in force will be made as a whole.
+        if self.in_force {
+            self.edits.extend(edits);
+        }
     }
 
     fn remembered(&self) -> Remembered {

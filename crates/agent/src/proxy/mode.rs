@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     error::Error,
     fmt,
+    net::IpAddr,
     time::Instant,
 };
 
@@ -101,13 +102,24 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
     /// What cannot be taken away.
     fn take_away(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError>;
 
-    /// Tells rules that are to be taken away which mode serves instead: not every one can do with what lingers.
-    fn make_way(&mut self, _mode: Mode) {}
-
     /// Whether something stays for now that [`ServiceRules::take_away`] left for the sake of connections: it has to be done again.
     fn lingers(&self) -> bool {
         false
     }
+
+    /// The addresses at which that is: a mode that wants these in another way leaves them to rules.
+    fn held(&self) -> BTreeSet<IpAddr> {
+        BTreeSet::new()
+    }
+
+    /// Whether connections may come to be for a moment yet that this mode has in hand: at which addresses is not known before.
+    fn takes_new(&self) -> bool {
+        false
+    }
+
+    /// Finds out what of the mode outlived an earlier agent, for [`ServiceRules::lingers`] and what goes with it: before another mode takes its
+    /// place, and anything is taken away. Where that cannot be found out, connections may come to be anywhere.
+    fn recall(&mut self) {}
 
     /// The backends that the mode, which is left, remembers connections to apart from connection tracking.
     fn remembered(&self) -> Remembered {
@@ -126,6 +138,9 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
     ) -> Result<(), RulesError> {
         Ok(())
     }
+
+    /// Leaves these addresses to rules that serve beside this mode, and no others any more: the next time nothing of it is there.
+    fn leave_to_rules(&mut self, _services: &Services, _addrs: &BTreeSet<IpAddr>) {}
 
     /// Whether what is planned is in force but for what [`ServiceRules::edit`] will do.
     fn in_force(&self) -> bool;
@@ -188,6 +203,13 @@ pub enum RulesError {
     /// What another mode writes with refused.
     #[error(transparent)]
     Other(Box<dyn Error + Send + Sync>),
+}
+
+impl RulesError {
+    /// The kernel has no nf_tables.
+    pub(crate) const fn is_lack_of_nftables(&self) -> bool {
+        matches!(self, Self::Nftables(error) if error.is_absent())
+    }
 }
 
 /// The rules of a mode. Where others than pods and the node come from, `ebpf` has the rules of `nftables`.

@@ -32,7 +32,8 @@ pub struct Told {
     pub config: watch::Sender<Arc<ProxyConfig>>,
     /// The mode in force, or about to be: see `stands_in`.
     pub mode: watch::Sender<Option<Mode>>,
-    /// Whose rules serve Services while that mode waits until connections of the one before are over; none while it does not wait.
+    /// Whose rules serve Services while that mode waits until it is known where connections of the one before are (on a kernel without
+    /// nf_tables: until they are over); none while it does not wait.
     pub stands_in: watch::Sender<Option<Mode>>,
     /// Where it is told; nowhere while that is not known.
     pub places: watch::Sender<Option<Places>>,
@@ -89,7 +90,7 @@ impl Told {
             ("podnet_proxy_mode", "1 for the mode that Services are served in.", serving(asked, stands_in)),
             (
                 "podnet_proxy_mode_waiting",
-                "1 for a mode that waits until connections of the one before are over.",
+                "1 for a mode that waits until it is known where connections of the one before are.",
                 waiting,
             ),
         ] {

@@ -1,5 +1,6 @@
-//! Services' connections taken and passed on by the agent itself, for kernels that have nothing to translate with (mode `userspace`).
+//! Services' connections taken and passed on by a program, for kernels that have nothing to translate with (mode `userspace`).
 //!
+//! - `server`: the seam to who passes on: this process, or one that outlives it
 //! - [`program`]: the program of one family: what it listens at (`refused`: and cannot), its `threads`, and the namespace that addresses are
 //!   led to
 //! - `door`: a socket that listens for a frontend
@@ -7,19 +8,26 @@
 //! - `room`: how many there may be at once
 //! - `passed`: which there are, for who tells flows
 //! - `tcp`, `splice`, `udp`: how is passed on
+//! - [`process`]: a process that has the programs of both families for an agent; `away`: what the agent knows of it, `wire`: how they talk,
+//!   `mirror`: `passed` of it
 //!
-//! Connections end with the process. Where the mode is left, the program stays until the last of them is over.
+//! Connections end with the process that passes them on. Where the mode is left, the program stays until the last of them is over.
 
+mod away;
 mod door;
 mod front;
+mod mirror;
 pub(crate) mod passed;
+pub mod process;
 pub mod program;
 mod refused;
 mod room;
+mod server;
 mod splice;
 mod tcp;
 mod threads;
 mod udp;
+mod wire;
 
 use std::{
     collections::BTreeSet,
@@ -41,16 +49,23 @@ use podnet_planner::{
     ruleset::FrontendKey,
     services::{
         Plan, Services,
-        userspace::{Userspace, Work, is_elsewhere},
+        userspace::{Userspace, is_elsewhere},
     },
 };
-use tracing::info;
+
+pub use away::Launch;
+pub(crate) use away::serve_apart;
+pub(crate) use mirror::{onward, origin};
 
 use super::mode::{RulesError, ServiceRules, Unserved, is_needed};
-use program::{Program, Remaining};
+use server::Server;
 
-/// How often it is looked at most whether all is there, when something was heard, and ports that others had are tried again.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often it is looked at most whether all is there, when something was heard.
+const LOOK: Duration = Duration::from_millis(300);
+/// Where a look takes long, as with very many Services, so many times as long goes by before the next one.
+const REST: u32 = 20;
+/// How often ports that others had are tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// How often it is looked though nothing was heard: the kernel does not tell of everything.
 const LOOK_ANYWAY: Duration = Duration::from_secs(10);
 
@@ -59,13 +74,12 @@ const LOOK_ANYWAY: Duration = Duration::from_secs(10);
 pub(super) struct InUserspace {
     family: Family,
     planned: Userspace,
-    program: Option<Program>,
-    /// What goes on since then, where the mode is left.
-    remaining: Option<Remaining>,
+    server: Box<dyn Server>,
     in_force: bool,
     /// It is not known whether there is nothing.
     may_be_there: bool,
-    looked: Instant,
+    /// When it may be looked again, whatever is heard.
+    rests_until: Instant,
     next_look: Instant,
     /// The node's addresses may not be those that are planned with.
     moved: bool,
@@ -76,29 +90,15 @@ impl InUserspace {
         Self {
             family: services.config().family,
             planned: Userspace::new(services),
-            program: None,
-            remaining: None,
+            server: away::server(services.config().family),
             in_force: false,
             may_be_there: true,
-            looked: Instant::now(),
+            rests_until: Instant::now(),
             next_look: Instant::now(),
             moved: true,
         }
     }
 
-    /// Begins, or begins anew where the namespace is not what it was.
-    fn program(&mut self, netns: &NetNs) -> Result<&mut Program, RulesError> {
-        if let Some(damaged) = self.program.take_if(|program| !program.is_whole()) {
-            damaged.close();
-        }
-        match &mut self.program {
-            Some(program) => Ok(program),
-            none => Ok(none.insert(Program::start(netns, self.family)?)),
-        }
-    }
-}
-
-impl InUserspace {
     /// Takes in which addresses the node has, on whatever device.
     fn find_own(&mut self, netns: &NetNs) -> Result<(), RulesError> {
         let listed = RtSocket::open_in(netns).and_then(|mut socket| addr::list_lasting(&mut socket));
@@ -109,10 +109,12 @@ impl InUserspace {
         Ok(())
     }
 
-    fn looked(&mut self) {
-        self.looked = Instant::now();
-        let is_refused = self.program.as_ref().is_some_and(Program::is_refused);
-        self.next_look = self.looked + if is_refused { LOOK } else { LOOK_ANYWAY };
+    /// What was begun then was done.
+    fn looked(&mut self, began: Instant) {
+        let now = Instant::now();
+        self.rests_until = now + LOOK.max((now - began) * REST);
+        let is_refused = self.server.is_refused();
+        self.next_look = self.rests_until.max(now + if is_refused { TRY_AGAIN } else { LOOK_ANYWAY });
     }
 }
 
@@ -127,18 +129,21 @@ impl ServiceRules for InUserspace {
 
     fn follow(&mut self, services: &Services, _datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
         let work = self.planned.work(services);
-        let Some(program) = self.program.as_mut().filter(|_| work != Work::default()) else { return Ok(0) };
+        if work.is_empty() || !self.server.serves() {
+            return Ok(0);
+        }
         self.in_force = false;
         let done = work.fronts.len();
-        program.follow(work)?;
+        self.server.follow(work)?;
         self.in_force = true;
-        if program.is_refused() {
-            self.next_look = self.next_look.min(Instant::now() + LOOK);
+        if self.server.is_refused() {
+            self.next_look = self.next_look.min(Instant::now() + TRY_AGAIN);
         }
         Ok(done)
     }
 
     fn put(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
+        let began = Instant::now();
         self.in_force = false;
         if !is_needed(services) {
             return self.take_away(datapath);
@@ -146,29 +151,38 @@ impl ServiceRules for InUserspace {
         let Some(netns) = datapath.netns() else { return Ok(()) };
         self.find_own(&netns)?;
         let work = self.planned.whole(services);
-        let program = self.program(&netns)?;
-        program.be(work, services.config().primary())?;
+        self.server.be(&netns, work, services.config().primary())?;
         self.in_force = true;
         self.may_be_there = true;
-        self.looked();
+        self.looked(began);
         Ok(())
     }
 
     fn take_away(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
         self.in_force = false;
-        if let Some(program) = self.program.take() {
-            self.remaining = Some(program.leave());
-        } else if let Some(netns) = datapath.netns()
-            && !program::is_left(&netns, self.family)
-        {
-            apart::remove(&netns, self.family)?;
-        }
+        self.server.leave(datapath.netns().as_ref())?;
         self.may_be_there = false;
         Ok(())
     }
 
     fn lingers(&self) -> bool {
-        self.remaining.as_ref().is_some_and(Remaining::is_there)
+        self.server.remains().is_some()
+    }
+
+    fn held(&self) -> BTreeSet<IpAddr> {
+        self.server.remains().map(|remains| remains.held).unwrap_or_default()
+    }
+
+    fn takes_new(&self) -> bool {
+        self.server.remains().is_some_and(|remains| remains.listens)
+    }
+
+    fn recall(&mut self) {
+        self.server.recall();
+    }
+
+    fn leave_to_rules(&mut self, _services: &Services, addrs: &BTreeSet<IpAddr>) {
+        self.planned.leave_to_rules(addrs);
     }
 
     fn withdraw(
@@ -176,10 +190,7 @@ impl ServiceRules for InUserspace {
         is_served: &dyn Fn(&FrontendKey) -> bool,
         _datapath: &mut dyn Datapath,
     ) -> Result<(), RulesError> {
-        if let Some(remaining) = &self.remaining {
-            remaining.close(is_served);
-        }
-        Ok(())
+        self.server.withdraw(is_served)
     }
 
     fn in_force(&self) -> bool {
@@ -209,7 +220,7 @@ impl ServiceRules for InUserspace {
             _ => false,
         };
         if touched {
-            self.next_look = self.next_look.min((self.looked + LOOK).max(Instant::now()));
+            self.next_look = self.next_look.min(self.rests_until.max(Instant::now()));
         }
     }
 
@@ -218,7 +229,8 @@ impl ServiceRules for InUserspace {
     }
 
     fn look(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<Option<String>, RulesError> {
-        if !self.in_force || Instant::now() < self.next_look {
+        let began = Instant::now();
+        if !self.in_force || began < self.next_look {
             return Ok(None);
         }
         if self.moved
@@ -227,39 +239,30 @@ impl ServiceRules for InUserspace {
             self.find_own(&netns)?;
             self.follow(services, datapath)?;
         }
-        let Some(program) = &mut self.program else { return Ok(None) };
-        program.try_again();
-        let damage = program.damage()?;
+        let damage = self.server.look()?;
         if damage.is_some() {
             self.put(services, datapath)?;
         }
-        self.looked();
+        self.looked(began);
         Ok(damage)
     }
 
     fn unserved(&self) -> BTreeSet<Unserved> {
-        let Some(program) = &self.program else { return BTreeSet::new() };
+        if !self.server.serves() {
+            return BTreeSet::new();
+        }
         let lacking = self.planned.unserved().map(|(key, lack, serving)| Unserved {
             service: serving.service.clone(),
             message: format!("{key} {lack}"),
             fact: None,
         });
-        lacking.chain(program.refused()).collect()
+        lacking.chain(self.server.refused()).collect()
     }
 }
 
 impl From<ApartError> for RulesError {
     fn from(error: ApartError) -> Self {
         Self::Other(Box::new(error))
-    }
-}
-
-impl Drop for InUserspace {
-    fn drop(&mut self) {
-        if let Some(program) = self.program.take() {
-            info!(family = ?self.family, "Services are passed on no more");
-            program.end();
-        }
     }
 }
 

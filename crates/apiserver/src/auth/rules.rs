@@ -120,6 +120,8 @@ const RULES: &[Rule] = &[
     // Agents are asked for flows, by people and by pods.
     Rule { who: Who::Group(NODES), verbs: &["create"], on: On::Any, resources: &[
         ("authentication.k8s.io", "tokenreviews"), ("authorization.k8s.io", "subjectaccessreviews")] },
+    // And by each other.
+    Rule { who: Who::Group(NODES), verbs: &["create"], resources: &[("", "nodes/flows")], on: On::Any },
     Rule { who: Who::Group(NODES), verbs: WRITE, resources: &[(PODNET, "stickyaddresses")], on: On::Any },
 
     Rule { who: Who::Account("kube-system", "coredns"), verbs: READ, on: On::Any, resources: &[

@@ -128,6 +128,8 @@ fn dnsmasq(_: &Path, _: Kind, port: u16, upstream: u16) -> Result<Vec<String>> {
         "--listen-address=127.0.0.1".to_owned(),
         format!("--server=127.0.0.1#{upstream}"),
         "--cache-size=10000".to_owned(),
+        // It refuses more questions than these under way, 150 unless told: before all names are kept there are more.
+        "--dns-forward-max=10000".to_owned(),
         "--user=root".to_owned(),
         "--pid-file=".to_owned(),
     ];

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Connections each time, as fast as can be.
-const CONNECTIONS: u32 = 60_000;
+const CONNECTIONS: u32 = 20_000;
 const TURNS: usize = 3;
 const PORT: u16 = 9101;
 /// For what was written or told to be taken in.
@@ -62,7 +62,7 @@ pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, server]: [&End; 
             let processes = match &watching {
                 Watching::Nobody => vec![agent],
                 Watching::Podnet(follower) => vec![agent, Process(follower.id())],
-                Watching::Peer(peer) => vec![Process(peer.child.id())],
+                Watching::Peer(peer) => vec![peer.process()],
             };
             let spent = || processes.iter().map(|process| process.processor_s()).sum::<Result<f64>>();
             let before = spent()?;
@@ -97,7 +97,7 @@ pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, server]: [&End; 
 }
 
 /// A program that watches in a pod's network namespace.
-struct Peer {
+pub(super) struct Peer {
     child: Child,
     end: u32,
     /// Where connection tracking was turned on for it.
@@ -108,7 +108,7 @@ const TRACK: &str = "add table inet benchtrack; add chain inet benchtrack tracke
                      add rule inet benchtrack tracked ct state new counter";
 
 impl Peer {
-    fn start(name: &str, at: &End) -> Result<Self> {
+    pub(super) fn start(name: &str, at: &End) -> Result<Self> {
         let pid = at.process.ok_or("the client is no pod")?;
         let tracked = name == "conntrack";
         let words: &[&str] = match name {
@@ -131,8 +131,12 @@ impl Peer {
         }
     }
 
+    pub(super) fn process(&self) -> Process {
+        Process(self.child.id())
+    }
+
     /// It watched until now.
-    fn end(mut self) -> Result<()> {
+    pub(super) fn end(mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => Err(format!("what watched ended before its time: {status}").into()),

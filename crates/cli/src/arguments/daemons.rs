@@ -176,6 +176,10 @@ pub(crate) struct AgentOptions {
     /// Of how many pairs of workloads the metrics (podnet_flow_*) tell apart what passed, while flows are recorded; of the others they tell the sum
     #[arg(long, env = "PODNET_FLOW_METRICS_PAIRS", value_name = "NUMBER", default_value_t = 1000)]
     pub(crate) flow_metrics_pairs: usize,
+    /// How many flows the node's kernel may count at once, at each pod's interface by itself: those between two pods of the node take two places, each about
+    /// 220 bytes while it is there, and 16 are taken for each that may be. What finds no room is told as a gap. Counts from when recording next begins
+    #[arg(long, env = "PODNET_FLOW_ENTRIES", value_name = "NUMBER", default_value_t = super::flows::ENTRIES, value_parser = super::flows::entries())]
+    pub(crate) flow_entries: u32,
     /// The labels of pods that records of flows have: keys, or what keys begin with and * behind it (app,app.kubernetes.io/*), an empty one for none;
     /// without it all but those that controllers make. By others no flows can be asked for (label/…, pods/…, of --from service/… what it selects)
     #[arg(long, env = "PODNET_FLOW_LABELS", value_name = "KEY", value_delimiter = ',')]
@@ -193,6 +197,15 @@ pub(crate) struct AgentOptions {
     /// extension-apiserver-authentication in kube-system)
     #[arg(long, value_name = "FILE")]
     pub(crate) flow_client_ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProxyOptions {
+    #[command(flatten)]
+    pub(crate) placement: Placement,
+    /// Where agents say what is served; without it the program ends
+    #[arg(long)]
+    pub(crate) socket: PathBuf,
 }
 
 #[derive(Debug, Args)]

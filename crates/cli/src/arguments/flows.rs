@@ -120,6 +120,14 @@ impl From<Output> for Form {
     }
 }
 
+/// For how many flows a node's kernel has room where nothing else is asked for.
+pub(crate) const ENTRIES: u32 = 262_144;
+
+/// How many that may be: up to 256 MiB for the places and 4 GiB for flows in them.
+pub(crate) fn entries() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1024..=1 << 24)
+}
+
 /// A time, in seconds: `90`, `90s`, `30m`, `1h`.
 pub(crate) fn seconds(text: &str) -> Result<u32, String> {
     let (number, unit) = match text.char_indices().last() {

@@ -54,7 +54,7 @@ pub(crate) struct Ends {
     /// Who sends: a pod (NAMESPACE/NAME, pod/NAME), node/NAME, an address, or world
     pub(crate) from: String,
     /// To whom: NAMESPACE/NAME of a pod or else a Service, pod/NAME, svc/NAME, node/NAME, a name of DNS, an address, or world; with :PORT (80
-    /// where nothing says which) and /tcp, /udp or /sctp
+    /// where nothing says which) and /tcp, /udp or /sctp, or with /icmp for a ping
     pub(crate) to: String,
     /// The node that packets from the world come to first, where the destination is no node's
     #[arg(long, value_name = "NODE")]

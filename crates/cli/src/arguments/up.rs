@@ -59,6 +59,9 @@ pub(crate) struct UpOptions {
     /// How many bytes of memory they may take on each node; the oldest go first [default: 64 MiB]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1_048_576..), requires = "flows")]
     pub(crate) flow_retention_bytes: Option<u64>,
+    /// How many flows each node's kernel may count at once: those between two pods of a node take two places [default: 262144]
+    #[arg(long, value_name = "NUMBER", value_parser = super::flows::entries())]
+    pub(crate) flow_entries: Option<u32>,
     /// Keep the cluster's objects in this file, over `podnet down` too
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) datastore: Option<PathBuf>,

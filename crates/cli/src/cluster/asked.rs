@@ -53,6 +53,7 @@ impl Cluster {
             flow_retention_bytes: options
                 .flow_retention_bytes
                 .or(present.and_then(|cluster| cluster.flow_retention_bytes)),
+            flow_entries: options.flow_entries.or(present.and_then(|cluster| cluster.flow_entries)),
             datastore: datastore.or_else(|| present.and_then(|cluster| cluster.datastore.clone())),
             binary: std::env::current_exe().doing(|| "cannot find the podnet binary itself".into())?,
         };
@@ -112,6 +113,7 @@ impl Cluster {
             difference("--flows", &self.flows, &asked.flows),
             difference("--flow-retention", &told(self.flow_retention), &told(asked.flow_retention)),
             difference("--flow-retention-bytes", &told(self.flow_retention_bytes), &told(asked.flow_retention_bytes)),
+            difference("--flow-entries", &told(self.flow_entries), &told(asked.flow_entries)),
             difference("--datastore", &self.store().display(), &asked.store().display()),
         ];
         settings.into_iter().flatten().collect()
@@ -226,6 +228,10 @@ mod tests {
         assert_eq!(settle(&kept(None, None), Some(&present)).unwrap(), present);
         let message = settle(&kept(Some(90), None), Some(&present)).unwrap_err();
         assert!(message.contains("--flow-retention is 7200 there, asked for was 90"), "{message}");
+        let roomy = UpOptions { flow_entries: Some(1 << 20), ..UpOptions::default() };
+        assert_eq!(settle(&roomy, None).unwrap().flow_entries, Some(1 << 20));
+        let message = settle(&roomy, Some(&present)).unwrap_err();
+        assert!(message.contains("--flow-entries is"), "{message}");
     }
 
     #[test]

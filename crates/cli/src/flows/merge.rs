@@ -10,7 +10,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use podnet_flow::{Filter, Item, Record, Report, ends::Destinations};
+use podnet_flow::{Class, Filter, Item, Record, Report, Reporter, ends::Destinations};
 
 use self::lately::Lately;
 use super::agents::Heard;
@@ -18,6 +18,8 @@ use crate::report::Failure;
 
 /// So long an item is held for others that were earlier, and for what the other end's node tells of it: agents read what was counted every second.
 const HOLD: SignedDuration = SignedDuration::from_secs(2);
+/// The same of what no other node has to tell more of: agents hear of connections that end ten times in a second.
+const SOON: SignedDuration = SignedDuration::from_millis(400);
 /// So long it is remembered what a destination's node told of a flow that is over: longer than the end of one of UDP is waited for (60 s).
 const REMEMBERED: SignedDuration = SignedDuration::from_mins(3);
 /// An agent that begins anew tells what it had not told; one that is silent for longer is taken for lost.
@@ -147,12 +149,43 @@ impl Merge {
 
     /// The source's node tells it as well. Where its name is left out, that holds if all nodes answer.
     fn is_told_by_other(&self, record: &Record) -> bool {
-        let answers = |name: &str| self.agents.contains(name) && !self.gone.contains(name);
         record.is_secondary()
             && match &record.source.pod {
-                Some(pod) => answers(pod.node.as_str()),
+                Some(pod) => self.answers(pod.node.as_str()),
                 None => self.agents.len() > 1 && self.gone.is_empty(),
             }
+    }
+
+    fn answers(&self, node: &str) -> bool {
+        self.agents.contains(node) && !self.gone.contains(node)
+    }
+
+    /// How long an item is held.
+    pub(super) fn hold(&self, item: &Item) -> SignedDuration {
+        match item {
+            Item::Flow(record) if !self.is_awaited(record) => SOON,
+            _ => HOLD,
+        }
+    }
+
+    /// Another node may tell more of it, and did not yet.
+    fn is_awaited(&self, record: &Record) -> bool {
+        if self.agents.len() < 2 {
+            return false;
+        }
+        match record.class {
+            Class::PodPodSameNode | Class::PodNode | Class::PodWorld => false,
+            // There may be a pod behind it, whose node tells it.
+            Class::NodePod | Class::WorldPod => true,
+            Class::PodPodOtherNode | Class::PodService => {
+                let destination = &record.destination;
+                let node = destination.pod.as_ref().map(|pod| &pod.node).or(destination.node.as_ref());
+                record.reporter == Reporter::Source
+                    && record.destination_counts.is_none()
+                    && node.is_none_or(|node| *node != record.node && self.answers(node.as_str()))
+                    && !self.destinations.is_told(record)
+            }
+        }
     }
 }
 
@@ -218,16 +251,16 @@ impl Held {
         self.0.extend(items.into_iter().map(|item| (now, item)));
     }
 
-    /// Those that nothing earlier, and nothing of their other end, is awaited for any more, and those that are too many.
-    pub(super) fn due(&mut self, now: Timestamp) -> Vec<Item> {
+    /// Those that are held for long enough, by how long each is; and those that are too many. What nothing is awaited of is held for a moment, and so may be
+    /// told before what was earlier and waits for its other end.
+    pub(super) fn due(&mut self, now: Timestamp, hold: impl Fn(&Item) -> SignedDuration) -> Vec<Item> {
         // Of what has one time, the order in which it was heard stays.
         self.0.sort_by_key(|(_, item)| item.at());
-        let until = now.checked_sub(HOLD).unwrap_or(now);
         let mut too_many = self.0.len().saturating_sub(HELD);
         let is_due = |(heard, item): &mut (Timestamp, Item)| {
             let is_one = too_many > 0;
             too_many = too_many.saturating_sub(1);
-            is_one || (*heard).max(item.at()) <= until
+            is_one || now.duration_since((*heard).max(item.at())) >= hold(item)
         };
         self.0.extract_if(.., is_due).map(|(_, item)| item).collect()
     }

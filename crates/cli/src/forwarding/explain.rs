@@ -2,6 +2,9 @@
 
 use std::{fmt::Write, net::IpAddr};
 
+use k8s_openapi::api::core::v1 as api;
+use kube::Api;
+use podnet_kernel::{neigh, netlink::RtSocket, netns::NetNs};
 use podnet_model::{Change, Family, Pod, PodKey, crd::block_name, limits::Limits, service::ServiceKind};
 use podnet_planner::{
     ipam::{NetworkWish, Wish},
@@ -10,20 +13,38 @@ use podnet_planner::{
 };
 
 use super::{
+    inside,
     names::DOTS,
     operand,
     state::{self, State},
+    why::resolver::Resolver,
 };
-use crate::{arguments::forwarding::ExplainOptions, report::Failure};
+use crate::{
+    api as server,
+    arguments::forwarding::ExplainOptions,
+    report::{Doing, Failure},
+};
 
 pub(crate) fn run(options: &ExplainOptions) -> Result<(), Failure> {
     let state = state::gather(&options.cluster, "explain")?;
     let key = operand::pod(&state, &options.pod)?;
-    print!("{}", text(&state, &state.cluster.pods()[&key]));
+    let spec = spec(options, &key)?;
+    print!("{}", text(&state, &state.cluster.pods()[&key], &spec));
     Ok(())
 }
 
-fn text(state: &State, pod: &Pod) -> String {
+/// What the pod asks for, of which the plan keeps only what it needs.
+fn spec(options: &ExplainOptions, key: &PodKey) -> Result<api::PodSpec, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing(|| "cannot start".into())?;
+    let pod = runtime.block_on(async {
+        let client = server::connect(options.cluster.kubeconfig.as_deref(), "explain").await?;
+        let pods: Api<api::Pod> = Api::namespaced(client, key.namespace.as_str());
+        pods.get(&key.name).await.doing(|| format!("cannot get pod {key}"))
+    })?;
+    Ok(pod.spec.unwrap_or_default())
+}
+
+fn text(state: &State, pod: &Pod, spec: &api::PodSpec) -> String {
     let mut text = format!("pod {}\n", pod.key);
     let mut line = |head: &str, body: String| {
         let _ = writeln!(text, "  {head:<11} {body}");
@@ -44,6 +65,7 @@ fn text(state: &State, pod: &Pod) -> String {
     for addr in pod.addrs.iter().map(|addr| addr.0) {
         interface(planned, addr).into_iter().for_each(|body| line("interface", body));
         line("address", address(state, pod, addr));
+        within(state, &pod.key, addr, node).into_iter().for_each(|body| line("inside", body));
         routes(state, planned, &pod.key, addr).into_iter().for_each(|body| line("route", body));
         line("rule", format!("what comes from it must have the source {addr} (table podnet-pods, set senders)"));
         let pool = state.cluster.pool_of(addr);
@@ -55,8 +77,9 @@ fn text(state: &State, pod: &Pod) -> String {
             None => line("rule", "what leaves the cluster keeps its address: its pool has no natOutgoing".to_owned()),
         }
     }
+    host_ports(spec).into_iter().for_each(|body| line("host port", body));
     limits(pod).into_iter().for_each(|body| line("limit", body));
-    line("names", names(state, pod));
+    line("names", names(state, pod, spec));
     let services = services(state, &pod.key);
     if services.is_empty() {
         line("services", "none leads to it".to_owned());
@@ -76,6 +99,24 @@ fn interface(planned: Option<&Planned>, addr: IpAddr) -> Option<String> {
         Some((device, None)) => format!("eth0, on node {} {device}; MTU {mtu}", planned.node.name),
         None => format!("eth0; MTU {mtu}; the node's end is named on the node itself: ip route get {addr}"),
     })
+}
+
+/// What the pod's own network has: the route by plan, and neighbours where its namespace is on this machine.
+fn within(state: &State, pod: &PodKey, addr: IpAddr, node: &podnet_model::NodeName) -> Vec<String> {
+    let outside = if addr.is_ipv4() { IpAddr::from([203, 0, 113, 1]) } else { DOCUMENTATION.into() };
+    let target = Target { addr: outside, protocol: podnet_model::Protocol::Tcp, port: 1 };
+    let sent = state.cluster.trace(&Source::Pod(pod.clone()), target).ok();
+    let first = sent.as_ref().and_then(|sent| sent.paths.first()?.hops.first());
+    let mut all: Vec<String> = first.and_then(|hop| hop.rule.clone()).into_iter().collect();
+    let netns = Some(addr).filter(|_| state.here.contains_key(node)).and_then(inside::namespace_of);
+    let neighbours = netns.and_then(|path| {
+        let netns = NetNs::open(&path).ok()?;
+        neigh::list_all(&mut RtSocket::open_in(&netns).ok()?).ok()
+    });
+    let of_family = |found: &&(u32, IpAddr, podnet_model::Mac)| found.1.is_ipv4() == addr.is_ipv4();
+    let neighbours = neighbours.unwrap_or_default();
+    all.extend(neighbours.iter().filter(of_family).map(|(_, addr, mac)| format!("neighbour {addr} is {mac}")));
+    all
 }
 
 /// An address with where it came from, and by whose word.
@@ -184,20 +225,63 @@ fn limits(pod: &Pod) -> Vec<String> {
     if all.is_empty() { vec!["none".to_owned()] } else { all }
 }
 
-fn names(state: &State, pod: &Pod) -> String {
+/// The ports of its node that lead to it, which its containers ask for.
+fn host_ports(spec: &api::PodSpec) -> Vec<String> {
+    // Of those that come first, only sidecars stay (KEP-753).
+    let sidecars = spec.init_containers.iter().flatten();
+    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+    let told = |port: &api::ContainerPort| {
+        let host = port.host_port?;
+        let at = port.host_ip.as_deref().filter(|at| !at.is_empty()).unwrap_or("any address");
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        let to = port.container_port;
+        Some(format!("{host}/{protocol} at {at} of its node, to its port {to} (table podnet-pods)"))
+    };
+    ports.filter_map(told).collect()
+}
+
+fn names(state: &State, pod: &Pod, spec: &api::PodSpec) -> String {
     let domain = &state.domain;
+    let config = spec.dns_config.as_ref();
+    let listed = |texts: Option<&[String]>| texts.map(|texts| texts.join(", ")).filter(|texts| !texts.is_empty());
+    let more = listed(config.and_then(|config| config.nameservers.as_deref()));
+    let servers = match Resolver::of_pod(&pod.key, spec) {
+        Resolver::Cluster => {
+            let at = state.asked_for_names().map_or_else(|| "no Service".to_owned(), |addr| addr.to_string());
+            // What a kubelet is told is known of podnet's own clusters alone.
+            let or = match state.nameserver {
+                Some(_) => "",
+                None => " (or the nodes' resolver, by the kubelet's clusterDNS)",
+            };
+            let more = more.map_or_else(String::new, |more| format!(", then {more} (dnsConfig)"));
+            format!("cluster DNS at {at}{or}{more}")
+        }
+        Resolver::Own(..) => {
+            format!("{} (dnsPolicy None, dnsConfig)", more.unwrap_or_else(|| "no name server".to_owned()))
+        }
+        Resolver::Node => {
+            let more = more.map_or_else(String::new, |more| format!(", then {more} (dnsConfig)"));
+            format!("its node's name servers{more}")
+        }
+    };
     match &pod.searches {
         None => {
-            "its node's resolver, or one of its own: no search path of the cluster (dnsPolicy, dnsConfig)".to_owned()
+            let own = listed(config.and_then(|config| config.searches.as_deref()));
+            let own = own.map_or_else(|| "no search path of the cluster".to_owned(), |own| format!("search {own}"));
+            format!("{servers}; {own}")
         }
         Some(more) => {
             let more: Vec<&str> = more.iter().map(|name| &**name).collect();
             let path =
                 [format!("{}.svc.{domain}", pod.key.namespace), format!("svc.{domain}"), domain.clone()].join(" ");
-            format!("cluster DNS; search {path} {}; ndots:{}", more.join(" "), pod.ndots.unwrap_or(DOTS))
+            format!("{servers}; search {path} {}; ndots:{}", more.join(" "), pod.ndots.unwrap_or(DOTS))
         }
     }
 }
+
+/// An address for documentation (RFC 3849): somebody outside.
+const DOCUMENTATION: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// The Services whose endpoints it is, and how.
 fn services(state: &State, pod: &PodKey) -> Vec<String> {
@@ -224,4 +308,44 @@ fn services(state: &State, pod: &PodKey) -> Vec<String> {
         ));
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::forwarding::lab;
+
+    fn told(spec: &Value) -> String {
+        let state = lab::state();
+        let pod = &state.cluster.pods()[&PodKey::new("default", "p1")];
+        text(&state, pod, &serde_json::from_value(spec.clone()).unwrap())
+    }
+
+    #[test]
+    fn name_servers_host_ports_and_the_pods_own_route_are_told() {
+        let ports = json!([{"containerPort": 80, "hostPort": 8080}, {"containerPort": 81}]);
+        let of = |name: &str, host: u16, policy: Option<&str>| json!({"name": name, "restartPolicy": policy, "ports": [{"containerPort": 82, "hostPort": host}]});
+        let first = [of("sidecar", 8082, Some("Always")), of("init", 8083, None)];
+        let cluster = told(&json!({"containers": [{"name": "c", "ports": ports}], "initContainers": first}));
+        for words in [
+            "host port   8080/TCP at any address of its node, to its port 80 ",
+            "host port   8082/TCP at any address of its node, to its port 82 ",
+            "names       cluster DNS at no Service (or the nodes' resolver, by the kubelet's clusterDNS); no search",
+            "inside      default via 169.254.1.1 dev eth0",
+        ] {
+            assert!(cluster.contains(words), "{words:?} in {cluster}");
+        }
+        assert!(!cluster.contains("its port 81") && !cluster.contains("8083"), "{cluster}");
+        let mut state = lab::state();
+        state.nameserver = Some("169.254.20.10".parse().unwrap());
+        let of_node = text(&state, &state.cluster.pods()[&PodKey::new("default", "p1")], &api::PodSpec::default());
+        assert!(of_node.contains("names       cluster DNS at 169.254.20.10; no search path"), "{of_node}");
+        let config = json!({"nameservers": ["192.0.2.1", "192.0.2.2"], "searches": ["lab.example"]});
+        let own = told(&json!({"containers": [], "dnsPolicy": "None", "dnsConfig": config}));
+        assert!(own.contains("192.0.2.1, 192.0.2.2 (dnsPolicy None, dnsConfig); search lab.example"), "{own}");
+        let node = told(&json!({"containers": [], "dnsPolicy": "Default"}));
+        assert!(node.contains("its node's name servers; no search path of the cluster"), "{node}");
+    }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use podnet_kernel::{addr, netlink::RtSocket, netns::NetNs};
-use podnet_model::Protocol;
+use podnet_model::{Family, Protocol};
 
 use crate::{
     layout::NETNS_DIR,
@@ -68,11 +68,24 @@ pub(super) fn connect(netns: &Path, to: SocketAddr) -> Result<io::Result<()>, Fa
 /// Asks a name server for an address of a name from the namespace: whether it answers, whatever it says.
 pub(super) fn ask(netns: &Path, server: SocketAddr, name: &str) -> Result<io::Result<()>, Failure> {
     let what = || format!("cannot enter the namespace {}", netns.display());
-    let (namespace, query) = (NetNs::open(netns).doing(what)?, query(name));
-    namespace.run(move || answered(server, &query, ANSWER)).doing(what)
+    let (namespace, query) = (NetNs::open(netns).doing(what)?, query(name, Family::V4));
+    namespace.run(move || answered(server, &query, ANSWER).map(drop)).doing(what)
 }
 
-fn answered(server: SocketAddr, query: &[u8], patience: Duration) -> io::Result<()> {
+/// Asks a name server for the addresses of a name from the namespace: those that it tells.
+pub(super) fn resolve(
+    netns: &Path,
+    server: SocketAddr,
+    name: &str,
+    family: Family,
+) -> Result<io::Result<Vec<IpAddr>>, Failure> {
+    let what = || format!("cannot enter the namespace {}", netns.display());
+    let (namespace, query) = (NetNs::open(netns).doing(what)?, query(name, family));
+    namespace.run(move || addresses(&answered(server, &query, ANSWER)?)).doing(what)
+}
+
+/// What it says, as soon as it is an answer to the query.
+fn answered(server: SocketAddr, query: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
     let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(server)?;
@@ -82,7 +95,9 @@ fn answered(server: SocketAddr, query: &[u8], patience: Duration) -> io::Result<
         let mut answer = [0; 512];
         match socket.recv(&mut answer) {
             // The identifier, and the bit QR.
-            Ok(_) if answer.get(..2) == query.get(..2) && answer[2] & 0x80 != 0 => return Ok(()),
+            Ok(length) if answer.get(..2) == query.get(..2) && answer[2] & 0x80 != 0 => {
+                return Ok(answer.get(..length).unwrap_or_default().to_vec());
+            }
             Ok(_) => return Err(io::Error::other("what comes back is no answer to the query")),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
             Err(error) => return Err(error),
@@ -92,15 +107,76 @@ fn answered(server: SocketAddr, query: &[u8], patience: Duration) -> io::Result<
 }
 
 /// RFC 1035, section 4.1: one question, for an address, of who wants the server to ask others.
-fn query(name: &str) -> Vec<u8> {
+fn query(name: &str, family: Family) -> Vec<u8> {
     let mut query = vec![0x70, 0x6e, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.').filter(|label| !label.is_empty()) {
         // A label has 63 bytes at most.
         query.push(u8::try_from(label.len()).unwrap_or(u8::MAX));
         query.extend(label.bytes());
     }
-    query.extend([0, 0, 1, 0, 1]);
+    query.extend([0, 0, record(family), 0, 1]);
     query
+}
+
+/// The type of the records that have addresses of a family: A, and AAAA (RFC 3596).
+const fn record(family: Family) -> u8 {
+    match family {
+        Family::V4 => 1,
+        Family::V6 => 28,
+    }
+}
+
+/// The addresses of an answer (RFC 1035, section 4.1).
+fn addresses(answer: &[u8]) -> io::Result<Vec<IpAddr>> {
+    const NO_SUCH_NAME: u8 = 3;
+    const CUT: u8 = 2;
+    let cut_off = || io::Error::other("its answer is cut off");
+    match answer.get(3).map(|flags| flags & 15) {
+        Some(0) => {}
+        Some(NO_SUCH_NAME) => return Err(io::Error::new(io::ErrorKind::NotFound, "there is no such name")),
+        Some(code) => return Err(io::Error::other(format!("it answers with the error {code} (RCODE)"))),
+        None => return Err(cut_off()),
+    }
+    // What it has is told where it has any.
+    match records(answer) {
+        Some(found) if !found.is_empty() || answer[2] & CUT == 0 => Ok(found),
+        _ => Err(cut_off()),
+    }
+}
+
+fn records(answer: &[u8]) -> Option<Vec<IpAddr>> {
+    let number = |at: usize| Some(u16::from_be_bytes(answer.get(at..at + 2)?.try_into().ok()?));
+    let (questions, answers) = (number(4)?, number(6)?);
+    let mut at = 12;
+    for _ in 0..questions {
+        // Type and class.
+        at = behind_name(answer, at)? + 4;
+    }
+    let mut found = Vec::new();
+    for _ in 0..answers {
+        // Type, class, time to live, length.
+        at = behind_name(answer, at)?;
+        let (kind, length) = (number(at)?, usize::from(number(at + 8)?));
+        let data = answer.get(at + 10..at + 10 + length)?;
+        found.extend(match kind {
+            1 => <[u8; 4]>::try_from(data).ok().map(IpAddr::from),
+            28 => <[u8; 16]>::try_from(data).ok().map(IpAddr::from),
+            _ => None,
+        });
+        at += 10 + length;
+    }
+    Some(found)
+}
+
+/// A name ends with the root, or points to where it goes on (RFC 1035, section 4.1.4).
+fn behind_name(answer: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match *answer.get(at)? {
+            0 => return Some(at + 1),
+            0xc0.. => return Some(at + 2),
+            length => at += 1 + usize::from(length),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -111,15 +187,43 @@ mod tests {
 
     #[test]
     fn a_query_asks_for_an_address_of_the_name() {
-        let asked = query("web.shop");
-        assert_eq!(asked[12..], [&[3][..], b"web", &[4], b"shop", &[0, 0, 1, 0, 1]].concat());
+        for (family, record) in [(Family::V4, 1), (Family::V6, 28)] {
+            let asked = query("web.shop", family);
+            assert_eq!(asked[12..], [&[3][..], b"web", &[4], b"shop", &[0, 0, record, 0, 1]].concat());
+        }
+    }
+
+    #[test]
+    fn of_an_answer_the_addresses_are_read_behind_other_names_that_it_goes_by() {
+        let mut answer = query("web.shop", Family::V4);
+        (answer[2], answer[3], answer[7]) = (0x81, 0x80, 3);
+        let record = |kind: u8, data: &[u8]| {
+            let head = [0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 30, 0, u8::try_from(data.len()).unwrap()];
+            [&head[..], data].concat()
+        };
+        // Another name of it, and an address of each family.
+        answer.extend(record(5, &[1, b'w', 0xc0, 16]));
+        answer.extend(record(1, &[192, 0, 2, 7]));
+        answer.extend(record(28, &Ipv6Addr::LOCALHOST.octets()));
+        let expected: [IpAddr; 2] = ["192.0.2.7".parse().unwrap(), "::1".parse().unwrap()];
+        assert_eq!(addresses(&answer).unwrap(), expected);
+        for length in 0..answer.len() {
+            assert!(addresses(&answer[..length]).is_err(), "{length}");
+        }
+        // Of one that had no room for any address none is known.
+        let cut = [&[0x70, 0x6e, 0x83, 0x80, 0, 1, 0, 0, 0, 0, 0, 0][..], &answer[12..26]].concat();
+        assert_eq!(addresses(&cut).unwrap_err().to_string(), "its answer is cut off");
+        for (code, words) in [(3, "there is no such name"), (2, "it answers with the error 2 (RCODE)")] {
+            answer[3] = 0x80 | code;
+            assert_eq!(addresses(&answer).unwrap_err().to_string(), words);
+        }
     }
 
     #[test]
     fn a_name_server_that_says_anything_answers_and_one_that_is_gone_or_says_nothing_does_not() {
         const LITTLE: Duration = Duration::from_millis(50);
         let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let (at, asked) = (server.local_addr().unwrap(), query("web.shop"));
+        let (at, asked) = (server.local_addr().unwrap(), query("web.shop", Family::V4));
         assert_eq!(answered(at, &asked, LITTLE).unwrap_err().kind(), io::ErrorKind::TimedOut, "it hears and is silent");
         let answers = |server: UdpSocket| {
             let mut buffer = [0; 512];

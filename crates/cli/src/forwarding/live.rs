@@ -61,12 +61,20 @@ struct Plan {
     from: (NodeName, Option<Captured>),
     to: SocketAddr,
     protocol: Protocol,
+    /// Filled up to so many bytes.
+    size: Option<u16>,
     ways: Vec<Way>,
 }
 
-/// Sends a probe along a trace, whose question has one target.
-pub(super) fn follow(state: &State, question: &Question, trace: &Trace, access: &Access) -> Result<Live, Failure> {
-    let plan = plan(state, question, trace)?;
+/// Sends a probe along a trace, whose question has one target, filled up to so many bytes.
+pub(super) fn follow(
+    state: &State,
+    question: &Question,
+    trace: &Trace,
+    access: &Access,
+    size: Option<u16>,
+) -> Result<Live, Failure> {
+    let plan = Plan { size, ..plan(state, question, trace)? };
     let agents = Agents::new(&state.cluster, access);
     let mark = RandomState::new().hash_one(std::process::id());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing(|| "cannot start".into())?;
@@ -78,6 +86,9 @@ fn plan(state: &State, question: &Question, trace: &Trace) -> Result<Plan, Failu
     let (Some(target), Some(first)) = (target, trace.paths.first()) else {
         return Err(Failure::new("there is no way that a probe could go"));
     };
+    if question.is_echo {
+        return Err(Failure::usage("a probe is of TCP, UDP or SCTP, and no ping").remedy("name a port: TO:PORT[/udp]"));
+    }
     let from = match first.hops.first().map(|hop| &hop.place) {
         Some(Place::Pod(pod, node)) => {
             let gone = || Failure::new(format!("there is no pod {pod} any more"));
@@ -108,7 +119,7 @@ fn plan(state: &State, question: &Question, trace: &Trace) -> Result<Plan, Failu
     if ways.iter().all(|way| way.spots.iter().all(Option::is_none)) {
         return Err(Failure::new("the packet passes no device at which it could be watched"));
     }
-    Ok(Plan { from, to: to.into(), protocol: target.protocol, ways })
+    Ok(Plan { from, to: to.into(), protocol: target.protocol, size: None, ways })
 }
 
 async fn send(plan: &Plan, agents: &Agents<'_>, probe: Probe, state: &State) -> Result<Live, Failure> {
@@ -128,14 +139,14 @@ async fn send(plan: &Plan, agents: &Agents<'_>, probe: Probe, state: &State) -> 
     }
     drop(sender);
     let (node, pod) = &plan.from;
-    let sent = agents.send(node, Dispatch { probe, from: pod.clone(), to: plan.to }).await?;
-    let (seen, lost) = collect(&plan.ways, &sent, &mut heard).await;
+    let sent = agents.send(node, Dispatch { probe, from: pod.clone(), to: plan.to, size: plan.size }).await?;
+    let (seen, lost) = collect(plan, &sent, &mut heard).await;
     let course = course(&plan.ways, &sent, &seen);
     Ok(Live { protocol: plan.protocol, sent, course, lost, clocks_differ })
 }
 
 /// What is told, until all is there or nothing more is to be waited for.
-async fn collect(ways: &[Way], sent: &Sent, heard: &mut mpsc::Receiver<Heard>) -> (Vec<Seen>, Vec<String>) {
+async fn collect(plan: &Plan, sent: &Sent, heard: &mut mpsc::Receiver<Heard>) -> (Vec<Seen>, Vec<String>) {
     let (mut seen, mut lost) = (Vec::new(), Vec::new());
     let mut end = Instant::now() + PATIENCE;
     while let Ok(Some(told)) = timeout_at(end, heard.recv()).await {
@@ -143,12 +154,14 @@ async fn collect(ways: &[Way], sent: &Sent, heard: &mut mpsc::Receiver<Heard>) -
             Heard::Seen(one) => seen.push(*one),
             Heard::Lost(why) => lost.push(why),
         }
-        let course = course(ways, sent, &seen);
+        let course = course(&plan.ways, sent, &seen);
         if course.is_whole() && course.passed_by().next().is_none() {
             break;
         }
         let is_back = course.answer.as_ref().is_some_and(|answer| answer.back.is_some());
-        let wait = match (course.is_whole(), is_back || course.died().is_none()) {
+        // A datagram is answered by an error at most, and that at once.
+        let is_datagram = plan.protocol == Protocol::Udp && course.died().is_none();
+        let wait = match (course.is_whole() || is_datagram, is_back || course.died().is_none()) {
             (true, _) => LAST,
             (false, true) => ANSWER,
             (false, false) => continue,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use podnet_model::{Pod, ServiceKey, service::ServiceKind};
+use podnet_model::{Endpoint, Pod, ServiceKey, service::ServiceKind};
 use podnet_planner::trace::Cluster;
 
 /// With fewer dots than these a name is completed before it is asked for as it stands (`ndots` of the cluster's resolv.conf), where the pod says
@@ -23,6 +23,8 @@ pub(super) enum Answer {
     Service(ServiceKey),
     /// These endpoints of a headless Service.
     Addresses(ServiceKey, Vec<IpAddr>),
+    /// The addresses of one host: an endpoint of a headless Service by its name, or a pod by its address.
+    Host(Vec<IpAddr>),
     /// A name outside of the cluster.
     Outside(String),
     /// Nothing: the cluster's domain does not have it.
@@ -69,6 +71,9 @@ fn answer(cluster: &Cluster, domain: &str, name: &str) -> Answer {
     let Some(inside) = name.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.')) else {
         return Answer::Outside(name.to_owned());
     };
+    if let Some(labels) = inside.strip_suffix(".pod") {
+        return of_pod(labels).map_or(Answer::Nothing, |addr| Answer::Host(vec![addr]));
+    }
     let Some(labels) = inside.strip_suffix(".svc") else { return Answer::Nothing };
     let labels: Vec<&str> = labels.split('.').collect();
     let (key, host) = match labels.as_slice() {
@@ -79,10 +84,19 @@ fn answer(cluster: &Cluster, domain: &str, name: &str) -> Answer {
     match cluster.services().get(&key).map(|service| &service.kind) {
         Some(ServiceKind::Headless) => {
             let slices = cluster.slices_of(&key).flat_map(|slice| &slice.endpoints);
-            let of_host = |name: Option<&str>| host.is_none_or(|host| name == Some(host));
-            let ready = slices.filter(|endpoint| endpoint.ready && of_host(endpoint.hostname.as_deref()));
-            let addrs = ready.map(|endpoint| endpoint.addr.0).collect();
-            Answer::Addresses(key, addrs)
+            let is_it = |endpoint: &&Endpoint| match (host, endpoint.hostname.as_deref()) {
+                (None, _) => true,
+                (Some(host), Some(name)) => name == host,
+                // Who has no name of its own has one of its address.
+                (Some(host), None) => dashed(host) == Some(endpoint.addr.0),
+            };
+            let ready = slices.filter(|endpoint| endpoint.ready).filter(is_it);
+            let addrs: Vec<IpAddr> = ready.map(|endpoint| endpoint.addr.0).collect();
+            match host {
+                None => Answer::Addresses(key, addrs),
+                Some(_) if addrs.is_empty() => Answer::Nothing,
+                Some(_) => Answer::Host(addrs),
+            }
         }
         Some(ServiceKind::External { name }) => match answer(cluster, domain, name.trim_end_matches('.')) {
             Answer::Nothing => Answer::Outside(name.to_string()),
@@ -91,6 +105,17 @@ fn answer(cluster: &Cluster, domain: &str, name: &str) -> Answer {
         Some(ServiceKind::Virtual { .. }) if host.is_none() => Answer::Service(key),
         _ => Answer::Nothing,
     }
+}
+
+/// `10-1-2-3.NAMESPACE` ("DNS for Services and Pods", pods' A and AAAA records): whether such a pod is there is not asked under `pods insecure`.
+fn of_pod(labels: &str) -> Option<IpAddr> {
+    let (addr, namespace) = labels.split_once('.')?;
+    if namespace.contains('.') { None } else { dashed(addr) }
+}
+
+/// An address with dashes where its own dots or colons are.
+fn dashed(label: &str) -> Option<IpAddr> {
+    label.replace('-', ".").parse().or_else(|_| label.replace('-', ":").parse()).ok()
 }
 
 #[cfg(test)]
@@ -131,6 +156,7 @@ mod tests {
             let answer = match answer {
                 Answer::Service(key) => key.to_string(),
                 Answer::Addresses(key, addrs) => format!("{key} {addrs:?}"),
+                Answer::Host(addrs) => format!("host {addrs:?}"),
                 Answer::Outside(name) => format!("outside {name}"),
                 Answer::Nothing => "nothing".to_owned(),
             };
@@ -145,6 +171,12 @@ mod tests {
         assert_eq!(asked(&client, "abroad"), (1, "outside example.org".to_owned()));
         assert_eq!(asked(&client, "example.com"), (4, "outside example.com".to_owned()));
         assert_eq!(asked(&client, "nobody.web.svc.cluster.local."), (1, "nothing".to_owned()));
+        assert_eq!(asked(&client, "10-1-2-3.web.pod.cluster.local."), (1, "host [10.1.2.3]".to_owned()));
+        assert_eq!(asked(&client, "fd00--1.web.pod"), (3, "host [fd00::1]".to_owned()));
+        for odd in ["10-1-2.web", "10-1-2-3", "a.10-1-2-3.web"] {
+            let odd = format!("{odd}.pod.cluster.local.");
+            assert_eq!(asked(&client, &odd), (1, "nothing".to_owned()), "{odd}");
+        }
         let options =
             |ndots: &str| json!({"options": [{"name": "ndots", "value": ndots}], "searches": ["lab.example"]});
         let [direct, patient] = ["1", "99"].map(|ndots| pod(&json!({"containers": [], "dnsConfig": options(ndots)})));

@@ -9,12 +9,15 @@ use podnet_planner::trace::{Object, Source, Target, Trace};
 
 use super::{
     names::{self, Answer},
+    outside,
     state::State,
 };
 use crate::{arguments::forwarding::Ends, report::Failure};
 
 /// Where nothing says which port.
 const PORT: u16 = 80;
+/// What a ping has no need of.
+const ECHO: (Protocol, u16) = (Protocol::Udp, 0);
 /// Somebody outside of the cluster (addresses for documentation: RFC 5737, RFC 3849).
 const WORLD: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(203, 0, 113, 1), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 
@@ -29,6 +32,36 @@ pub(super) struct Question {
     pub(super) names: Vec<String>,
     /// What the destination is.
     pub(super) object: Option<Object>,
+    /// It is pinged: protocol and port of the targets mean nothing.
+    pub(super) is_echo: bool,
+    /// Nobody has the address of the target: for whom it stands.
+    pub(super) stands_in: Option<StandsIn>,
+}
+
+/// For whom an address stands that nobody has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum StandsIn {
+    /// Somebody of whom no address is known, for this reason.
+    Somebody(String),
+    /// Nobody: there is no such name, as is said.
+    Nobody(String),
+}
+
+/// By what a destination is asked for, behind its last slash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Transport(Protocol),
+    /// A ping (ICMP, ICMPv6).
+    Echo,
+}
+
+impl By {
+    const fn protocol(self) -> Option<Protocol> {
+        match self {
+            Self::Transport(protocol) => Some(protocol),
+            Self::Echo => None,
+        }
+    }
 }
 
 /// A destination without its port.
@@ -37,12 +70,16 @@ enum To {
     Service(ServiceKey),
     Node(NodeName),
     Addresses(Vec<IpAddr>),
-    World,
+    World(StandsIn),
 }
 
 /// Reads both ends.
 pub(super) fn read(state: &State, options: &Ends) -> Result<Question, Failure> {
-    let (words, port, protocol) = split(&options.to)?;
+    let (words, port, by) = split(&options.to)?;
+    let (is_echo, protocol) = (by == Some(By::Echo), by.and_then(By::protocol));
+    if is_echo && port.is_some() {
+        return Err(Failure::usage(format!("{:?} asks for an echo at a port: a ping has none", options.to)));
+    }
     let from = source(state, &options.from)?;
     let pod = match &from {
         From::Pod(key) => state.cluster.pods().get(key),
@@ -51,6 +88,10 @@ pub(super) fn read(state: &State, options: &Ends) -> Result<Question, Failure> {
     let mut names = Vec::new();
     let to = destination(state, pod, words, &mut names)?;
     let families = families(state, &from);
+    let stands_in = match &to {
+        To::World(whom) => Some(whom.clone()),
+        _ => None,
+    };
     let mut object = None;
     let addrs = match &to {
         To::Pod(key) => {
@@ -62,20 +103,34 @@ pub(super) fn read(state: &State, options: &Ends) -> Result<Question, Failure> {
                 failure.remedy(format!("why it has none: kubectl describe pod {} -n {}", key.name, key.namespace))
             })?
         }
-        To::Service(key) => return service::question(state, options, from, key, (port, protocol), names),
+        To::Service(key) => {
+            let port = service::Wanted { port, protocol, is_echo };
+            return service::question(state, options, from, key, port, names);
+        }
         To::Node(name) => {
             object = Some(Object::global("node", name));
             one(&node_addrs(state, name)?, &families).ok_or_else(|| no_family(&options.to))?
         }
-        To::Addresses(addrs) => addrs.clone(),
-        To::World => one(&[WORLD.0.into(), WORLD.1.into()], &families).ok_or_else(|| no_family(&options.to))?,
+        To::Addresses(addrs) => {
+            let fitting = addrs.iter().copied().filter(|addr| families.contains(&Family::of(addr)));
+            let fitting: Vec<IpAddr> = fitting.collect();
+            // That there is none of a family that the sender has is said of the first one.
+            if fitting.is_empty() { addrs.iter().copied().take(1).collect() } else { fitting }
+        }
+        To::World(_) => one(&[WORLD.0.into(), WORLD.1.into()], &families).ok_or_else(|| no_family(&options.to))?,
     };
-    let protocol = protocol.unwrap_or(Protocol::Tcp);
-    let port = port.map_or(Ok(PORT), |port| port.parse().map_err(|_| named_port(port)))?;
+    let (protocol, port) = match is_echo {
+        true => ECHO,
+        false => {
+            let port = port.map_or(Ok(PORT), |port| port.parse().map_err(|_| named_port(port)))?;
+            (protocol.unwrap_or(Protocol::Tcp), port)
+        }
+    };
     let share = 1.0 / addrs.len().max(1) as f64;
     let targets: Vec<_> = addrs.into_iter().map(|addr| (Target { addr, protocol, port }, share)).collect();
     let from = enter(state, options, from, targets.first().map(|(target, _)| target.addr))?;
-    Ok(Question { title: format!("{} → {}", options.from, options.to), from, targets, names, object })
+    let title = format!("{} → {}", options.from, options.to);
+    Ok(Question { title, from, targets, names, object, is_echo, stands_in })
 }
 
 /// A pod that has to be there.
@@ -128,7 +183,7 @@ fn source(state: &State, text: &str) -> Result<From, Failure> {
 
 fn destination(state: &State, pod: Option<&Pod>, text: &str, told: &mut Vec<String>) -> Result<To, Failure> {
     if text == "world" {
-        return Ok(To::World);
+        return Ok(To::World(StandsIn::Somebody("the world is nobody by name".to_owned())));
     }
     if let Ok(addr) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
         return Ok(To::Addresses(vec![addr]));
@@ -152,15 +207,42 @@ fn destination(state: &State, pod: Option<&Pod>, text: &str, told: &mut Vec<Stri
             told.push(format!("{name} is {} endpoints of the headless service {key}", addrs.len()));
             Ok(To::Service(key))
         }
-        Answer::Outside(outside) => {
-            told.push(format!("{outside} is a name outside of the cluster: an address of the world stands for it"));
-            Ok(To::World)
+        Answer::Host(addrs) => {
+            told.push(format!("{name} is {}", listed(&addrs)));
+            Ok(To::Addresses(addrs))
         }
+        Answer::Outside(outside) => match outside::addresses(state, pod, &outside) {
+            Ok((server, addrs)) => {
+                told.push(format!("{outside} is {}, as cluster DNS at {server} tells the sender", listed(&addrs)));
+                Ok(To::Addresses(addrs))
+            }
+            Err(unknown) => {
+                let (why, whom) = match unknown {
+                    outside::Unknown::NoSuchName(server) => {
+                        let says = format!("cluster DNS at {server}: there is no such name");
+                        (says, StandsIn::Nobody(format!("{outside} is no name, says cluster DNS at {server}")))
+                    }
+                    outside::Unknown::Unanswered(why) => {
+                        let whom = StandsIn::Somebody(format!("no address of {outside} is known here ({why})"));
+                        (why, whom)
+                    }
+                };
+                told.push(format!(
+                    "{outside} is a name outside of the cluster, of which no address is known here ({why}): {} stands for it, which nobody has",
+                    WORLD.0
+                ));
+                Ok(To::World(whom))
+            }
+        },
         Answer::Nothing => {
             let failure = Failure::new(format!("no name that is asked for exists: {}", resolved.asked.join(", ")));
             Err(failure.remedy("a Service of another namespace is NAME.NAMESPACE; a pod is pod/NAMESPACE/NAME"))
         }
     }
+}
+
+fn listed(addrs: &[IpAddr]) -> String {
+    addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// What a text names that is no name of DNS: `pod/…`, `svc/…`, `node/…`, or `NAMESPACE/NAME` of a pod or else of a Service.
@@ -201,11 +283,12 @@ fn named_port(port: &str) -> Failure {
 }
 
 /// `TO[:PORT][/protocol]`.
-fn split(text: &str) -> Result<(&str, Option<&str>, Option<Protocol>), Failure> {
+fn split(text: &str) -> Result<(&str, Option<&str>, Option<By>), Failure> {
     let (text, protocol) = match text.rsplit_once('/') {
-        Some((rest, "tcp")) => (rest, Some(Protocol::Tcp)),
-        Some((rest, "udp")) => (rest, Some(Protocol::Udp)),
-        Some((rest, "sctp")) => (rest, Some(Protocol::Sctp)),
+        Some((rest, "tcp")) => (rest, Some(By::Transport(Protocol::Tcp))),
+        Some((rest, "udp")) => (rest, Some(By::Transport(Protocol::Udp))),
+        Some((rest, "sctp")) => (rest, Some(By::Transport(Protocol::Sctp))),
+        Some((rest, "icmp")) => (rest, Some(By::Echo)),
         _ => (text, None),
     };
     if text.parse::<Ipv6Addr>().is_ok() {
@@ -266,7 +349,10 @@ fn enter(state: &State, options: &Ends, from: From, to: Option<IpAddr>) -> Resul
 pub(super) fn follow(state: &State, question: &Question) -> Result<Trace, Failure> {
     let mut paths = Vec::new();
     for (target, share) in &question.targets {
-        let trace = state.cluster.trace(&question.from, *target);
+        let trace = match question.is_echo {
+            true => state.cluster.ping(&question.from, target.addr),
+            false => state.cluster.trace(&question.from, *target),
+        };
         let trace = trace.map_err(|unknown| Failure::new(unknown.to_string()))?;
         paths.extend(trace.paths.into_iter().map(|mut path| {
             path.share *= share;

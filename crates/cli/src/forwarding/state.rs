@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::PathBuf,
     time::Duration,
 };
@@ -21,6 +22,7 @@ use crate::{
     api,
     arguments::forwarding::ClusterOptions,
     cluster,
+    forwarding::why,
     layout::{self, NodeLayout},
     report::{Doing, Failure, require_root},
 };
@@ -35,6 +37,8 @@ pub(super) struct State {
     pub(super) cluster: Cluster,
     pub(super) changes: Vec<Change>,
     pub(super) domain: String,
+    /// Whom pods ask for names, where it is known from elsewhere than the Service of cluster DNS.
+    pub(super) nameserver: Option<IpAddr>,
     /// The nodes whose namespaces are on this machine.
     pub(super) here: BTreeMap<NodeName, PathBuf>,
     facts: BTreeMap<NodeName, Facts>,
@@ -43,6 +47,11 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Whom pods ask for names: their node, or cluster DNS.
+    pub(super) fn asked_for_names(&self) -> Option<IpAddr> {
+        self.nameserver.or_else(|| why::cluster_dns(self))
+    }
+
     /// Whether a node's device, MTU and mode are known, and not only taken for the usual ones.
     pub(super) fn is_known(&self, node: &NodeName) -> bool {
         self.here.contains_key(node) || self.told.contains(node)
@@ -65,7 +74,7 @@ impl State {
     pub(super) fn of(changes: Vec<Change>, facts: BTreeMap<NodeName, Facts>) -> Self {
         let cluster = Cluster::new(changes.clone(), facts.clone());
         let (domain, here, told) = ("cluster.local".to_owned(), BTreeMap::new(), BTreeSet::new());
-        Self { cluster, changes, domain, here, facts, told }
+        Self { cluster, changes, domain, nameserver: None, here, facts, told }
     }
 }
 
@@ -110,7 +119,9 @@ pub(super) fn gather(options: &ClusterOptions, command: &str) -> Result<State, F
         facts.insert(node, known);
     }
     let cluster = Cluster::new(changes.clone(), facts.clone());
-    Ok(State { cluster, changes, domain: options.cluster_domain.clone(), here, facts, told: BTreeSet::new() })
+    let nameserver = embedded.as_ref().map(cluster::Cluster::nameserver);
+    let (domain, told) = (options.cluster_domain.clone(), BTreeSet::new());
+    Ok(State { cluster, changes, domain, nameserver, here, facts, told })
 }
 
 async fn objects(client: kube::Client) -> Vec<Change> {

@@ -1,10 +1,11 @@
 //! `podnet why`: the first broken link, in one sentence, with what to change.
 //!
 //! What is looked at, in the order in which a packet would meet it: the sender, the name, the way by plan, the kernels on the way and on the way
-//! back, whether its name server answers, who it is for, and last a connection, or, where the nodes are not on this machine, a probe.
+//! back, whether its name server answers, who it is for, and last a connection, and a probe: where no connection can be tried from here, to find
+//! out where one fails, and as large as packets may be.
 
 mod probed;
-mod resolver;
+pub(super) mod resolver;
 mod silent;
 
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +16,13 @@ use podnet_model::{PodKey, Protocol, ServiceKey, service::ServiceKind};
 use podnet_planner::trace::{End, Path, Place, Source, Target, Trace, Verdict};
 
 use self::resolver::Resolver;
-use super::{access::Access, compare, inside, kernels, operand, operand::Question, state, state::State};
+use super::{
+    access::Access,
+    compare, inside, kernels, operand,
+    operand::{Question, StandsIn},
+    state,
+    state::State,
+};
 use crate::{
     api as server,
     arguments::forwarding::WhyOptions,
@@ -32,6 +39,10 @@ pub(crate) fn run(options: &WhyOptions) -> Result<(), Failure> {
         return Err(broken);
     }
     let mut question = operand::read(&state, &options.ends)?;
+    if let Some(StandsIn::Nobody(why)) = &question.stands_in {
+        let remedy = "is it written right? A Service of another namespace is NAME.NAMESPACE";
+        return Err(Failure::new(why.clone()).remedy(remedy));
+    }
     let resolver = match &question.names[..] {
         [] => None,
         _ => Some(Resolver::of(options, &question.from)?),
@@ -57,16 +68,17 @@ pub(crate) fn run(options: &WhyOptions) -> Result<(), Failure> {
     {
         return Err(broken);
     }
-    let protocol = question.targets.first().map_or(Protocol::Tcp, |(target, _)| target.protocol);
+    // Whoever is pinged need not listen.
+    let protocol = question.targets.first().filter(|_| !question.is_echo).map(|(target, _)| target.protocol);
     for path in &trace.paths {
         if let Some(broken) = receiver(&state, options, path, protocol)? {
             return Err(broken);
         }
     }
     let unknown = match alive(&state, &question)? {
-        Alive::Broken(broken) => return Err(broken),
-        Alive::Tried => None,
-        Alive::Elsewhere => probed::along(&state, &mut question, &access)?,
+        Alive::Broken(target, what) => return Err(where_it_breaks(&state, question, &access, target, what)),
+        Alive::Works => probed::of_full_size(&state, &mut question, &access)?,
+        Alive::Untried => probed::along(&state, &mut question, &access)?,
     };
     let unasked = resolver.as_ref().and_then(|resolver| silent::unasked(&state, &question, resolver));
     println!("nothing is broken on the way: {}", question.title);
@@ -167,7 +179,7 @@ fn own_servers(pod: &PodKey) -> String {
 }
 
 /// The first ClusterIP of cluster DNS.
-fn cluster_dns(state: &State) -> Option<IpAddr> {
+pub(super) fn cluster_dns(state: &State) -> Option<IpAddr> {
     match &state.cluster.services().get(&ServiceKey::new(DNS.0, DNS.1))?.kind {
         ServiceKind::Virtual { cluster_ips } => cluster_ips.first().map(|addr| addr.0),
         ServiceKind::Headless | ServiceKind::External { .. } => None,
@@ -238,11 +250,17 @@ fn there_and_back(state: &State, question: &Question) -> Result<Trace, Failure> 
 }
 
 /// Whether there is somebody who takes what arrives.
-fn receiver(state: &State, options: &WhyOptions, path: &Path, protocol: Protocol) -> Result<Option<Failure>, Failure> {
+fn receiver(
+    state: &State,
+    options: &WhyOptions,
+    path: &Path,
+    protocol: Option<Protocol>,
+) -> Result<Option<Failure>, Failure> {
     let Some(Place::Pod(key, node)) = path.hops.last().map(|hop| &hop.place) else { return Ok(None) };
     if let Some(broken) = running(options, key)? {
         return Ok(Some(broken));
     }
+    let Some(protocol) = protocol else { return Ok(None) };
     let (addr, port) = (path.destination.addr, path.destination.port);
     let netns = inside::namespace_of(addr).filter(|_| state.here.contains_key(node));
     let Some(netns) = netns else { return Ok(None) };
@@ -259,37 +277,53 @@ fn receiver(state: &State, options: &WhyOptions, path: &Path, protocol: Protocol
     Ok(Some(Failure::new(format!("nothing in pod {key} listens on port {port}/{protocol}")).remedy(remedy)))
 }
 
-/// What comes of trying.
+/// What comes of trying to connect.
 enum Alive {
-    Broken(Failure),
-    /// It works, or there is nothing to be tried.
-    Tried,
-    /// The sender is not on this machine.
-    Elsewhere,
+    /// Nobody answers at one of the addresses, as is said.
+    Broken(Target, String),
+    Works,
+    /// Nothing can be tried from here: the sender is a node, or elsewhere, or it is not asked for TCP, or no address is known.
+    Untried,
 }
 
 /// Everything is as it should be, and yet nobody answers: somebody else's rules.
 fn alive(state: &State, question: &Question) -> Result<Alive, Failure> {
-    let key = match &question.from {
-        Source::Pod(key) => key,
-        Source::Node(node) if !state.here.contains_key(node) => return Ok(Alive::Elsewhere),
-        Source::Node(_) | Source::World(..) => return Ok(Alive::Tried),
-    };
-    let pod = state.cluster.pods().get(key);
-    if pod.and_then(|pod| pod.node.as_ref()).is_some_and(|node| !state.here.contains_key(node)) {
-        return Ok(Alive::Elsewhere);
+    if question.stands_in.is_some() {
+        return Ok(Alive::Untried);
     }
-    let own = pod.and_then(|pod| pod.addrs.first()).map(|addr| addr.0);
-    let Some(netns) = own.and_then(inside::namespace_of) else { return Ok(Alive::Tried) };
-    for (target, _) in question.targets.iter().filter(|(target, _)| target.protocol == Protocol::Tcp) {
+    let Source::Pod(key) = &question.from else { return Ok(Alive::Untried) };
+    let Some(pod) = state.cluster.pods().get(key).filter(|pod| !pod.host_network) else { return Ok(Alive::Untried) };
+    let is_here = pod.node.as_ref().is_some_and(|node| state.here.contains_key(node));
+    let own = pod.addrs.first().filter(|_| is_here).map(|addr| addr.0);
+    let Some(netns) = own.and_then(inside::namespace_of) else { return Ok(Alive::Untried) };
+    for (target, _) in &question.targets {
+        if target.protocol != Protocol::Tcp {
+            return Ok(Alive::Untried);
+        }
         let to = SocketAddr::new(target.addr, target.port);
         if let Err(error) = inside::connect(&netns, to)? {
             let what = format!(
                 "all is as podnet planned it, and a connection from pod {key} to {to} fails all the same ({error})"
             );
-            let remedy = "somebody else's rules may drop it: nft list ruleset, iptables-save on the nodes that podnet trace names";
-            return Ok(Alive::Broken(Failure::new(what).remedy(remedy)));
+            return Ok(Alive::Broken(*target, what));
         }
     }
-    Ok(Alive::Tried)
+    Ok(Alive::Works)
+}
+
+/// Of a connection that fails, by a probe: between which devices.
+fn where_it_breaks(state: &State, mut question: Question, access: &Access, target: Target, what: String) -> Failure {
+    question.targets = vec![(target, 1.0)];
+    let found = match probed::of_both_sizes(state, &mut question, access) {
+        Err(broken) => Some(broken.sentence()),
+        Ok(Some(unknown)) => Some(unknown),
+        Ok(None) => None,
+    };
+    let what = match found {
+        Some(found) => format!("{what}: {found}"),
+        None => what,
+    };
+    Failure::new(what).remedy(
+        "somebody else's rules may drop it: nft list ruleset, iptables-save there, or on the nodes that podnet trace names",
+    )
 }

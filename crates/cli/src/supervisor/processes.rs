@@ -92,6 +92,9 @@ fn agent(cluster: &Cluster, place: &NodePlace) -> ProcessSpec {
             arguments.option("--flow-retention-bytes", &bytes);
         }
     }
+    if let Some(entries) = cluster.flow_entries {
+        arguments.option("--flow-entries", &entries);
+    }
     arguments.option("--flow-certificate", &files.serving_certificate().display());
     arguments.option("--flow-key", &files.serving_key().display());
     arguments.option("--flow-client-ca", &files.client_ca().display());
@@ -149,5 +152,12 @@ mod tests {
             ..UpOptions::default()
         };
         assert_eq!((told(&own, time), told(&own, bytes)), (Some("90".to_owned()), Some("1048576".to_owned())));
+    }
+
+    #[test]
+    fn agents_have_room_for_as_many_flows_as_was_asked_for_also_of_those_that_are_only_followed() {
+        assert_eq!(told(&UpOptions::default(), "--flow-entries"), None);
+        let roomy = UpOptions { flow_entries: Some(1 << 20), ..UpOptions::default() };
+        assert_eq!(told(&roomy, "--flow-entries").as_deref(), Some("1048576"));
     }
 }

@@ -217,6 +217,11 @@ fn of_kernels(cluster: &Cluster) {
             "frontends of table podnet-services has".into(),
         ),
         (
+            "node1",
+            vec!["nft", "insert", "rule", "ip", "podnet-services", "services", "ip", "daddr", "192.0.2.99", "drop"],
+            "on node node1: chain services of table podnet-services has a rule that is none of podnet's: handle".into(),
+        ),
+        (
             "node2",
             vec![
                 "nft",
@@ -257,14 +262,28 @@ fn of_others(cluster: &Cluster) {
             "add table inet wall; add chain inet wall across { type filter hook forward priority 0; }; add rule inet wall across tcp dport 80 drop",
         ],
     );
-    assert_named(
-        cluster,
-        "pod/client",
-        "pod/far",
-        "all is as podnet planned it, and a connection from pod default/client to",
-    );
+    let (_, text) = told(cluster, &["why", "pod/client", "pod/far"]);
+    assert!(text.contains("all is as podnet planned it, and a connection from pod default/client to"), "{text}");
+    let to = device("node2", &address(cluster, "far"));
+    let link = format!("it passed podnet.vxlan of node node2 (hop 6), and was not seen at {to} of node node2 (hop 7)");
+    assert_named(cluster, "pod/client", "pod/far", &link);
+    // A node on this machine opens no connection here: its agent sends a probe.
+    assert_named(cluster, "node/node1", "pod/far", &format!("was not seen at {to} of node node2"));
     on("node2", &["nft", "delete", "table", "inet", "wall"]);
+    // A network between the nodes that loses what is large, and tells nobody: connections come about.
+    on(
+        "node1",
+        &[
+            "nft",
+            "add table inet wall; add chain inet wall out { type filter hook output priority 0; }; add rule inet wall out udp dport 4789 meta length > 1400 drop",
+        ],
+    );
+    let words = "packets of 1450 bytes do not come through, and small ones do: the probe died: it passed podnet.vxlan of node node1";
+    assert_named(cluster, "pod/client", "pod/far", words);
+    on("node1", &["nft", "delete", "table", "inet", "wall"]);
     assert_well(cluster, "pod/client", "pod/far");
+    let (is_well, text) = told(cluster, &["why", "world", "svc/web-ports"]);
+    assert!(is_well && text.contains("no probe was sent: a probe is sent by a pod or a node"), "{text}");
 }
 
 fn of_names(cluster: &Cluster) {
@@ -278,8 +297,12 @@ fn of_names(cluster: &Cluster) {
         ],
     );
     assert_named(cluster, "pod/client", "web", "names are not answered: cluster DNS at");
+    // Asked for as a datagram, no name is asked for, and a probe tells where it is lost.
+    let dns = "svc/kube-system/kube-dns:53/udp";
+    assert_named(cluster, "pod/client", dns, "the probe died: it passed ");
     on("node1", &["nft", "delete", "table", "inet", "wall"]);
     assert_well(cluster, "pod/client", "web");
+    assert_well(cluster, "pod/client", dns);
     let _ = cluster.try_kubectl(&["-n", "kube-system", "scale", "deployment", "coredns", "--replicas=0"]).unwrap();
     eventually("names are not answered", SOON, || {
         let (_, text) = told(cluster, &["why", "pod/client", "web"]);

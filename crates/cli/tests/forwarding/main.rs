@@ -129,6 +129,11 @@ fn what_leaves_and_what_comes_is_traced(cluster: &Cluster) {
     let addresses = node["status"]["addresses"].as_array().unwrap();
     let internal = addresses.iter().find(|address| address["type"] == "InternalIP").unwrap();
     assert_eq!((&out["paths"][0]["verdict"], &out["paths"][0]["source"]), (&"leaves".into(), &internal["address"]));
+    // The node answers for a ClusterIP; another pod for itself.
+    let ping = trace(cluster, "pod/client", "svc/web/icmp");
+    assert_eq!((&ping["paths"][0]["verdict"], &ping["paths"][0]["why"]), (&"arrives".into(), &"node node1".into()));
+    let ping = trace(cluster, "pod/client", "pod/far/icmp");
+    assert_eq!(ping["paths"][0]["why"], "pod default/far on node node2", "{ping:#}");
     let into = trace(cluster, "world", "svc/web-ports");
     assert_eq!(into["paths"].as_array().unwrap().len(), 2, "{into:#}");
     let masqueraded = into["paths"][1]["hops"].as_array().unwrap().iter().any(|hop| hop["kind"] == "masqueraded");

@@ -1,4 +1,4 @@
-//! Connections through a Service from a pod, new ones and lasting ones, all the time.
+//! Connections from a pod through a Service, new ones and lasting ones, or to a pod, all the time.
 
 use std::time::Duration;
 
@@ -20,20 +20,25 @@ pub(crate) struct Load<'a> {
 impl<'a> Load<'a> {
     /// So many requests a second of each client. Returns when all are connected.
     pub(crate) fn begin(scene: &'a Scene<'a>, rate: u32) -> Self {
-        Self::of(ALL, scene, rate)
+        Self::of(ALL, scene, &scene.service, rate)
     }
 
     /// Of lasting connections alone.
     pub(crate) fn of_lasting(scene: &'a Scene<'a>, rate: u32) -> Self {
-        Self::of(LASTING, scene, rate)
+        Self::of(LASTING, scene, &scene.service, rate)
     }
 
-    fn of(clients: &'static [&'static str], scene: &'a Scene<'a>, rate: u32) -> Self {
-        let service = &scene.service;
+    /// The same to one of the pods at its own address: of Services it needs nothing.
+    pub(crate) fn of_lasting_to_a_pod(scene: &'a Scene<'a>, rate: u32) -> Self {
+        let pod = scene.pods.first().unwrap();
+        Self::of(LASTING, scene, pod, rate)
+    }
+
+    fn of(clients: &'static [&'static str], scene: &'a Scene<'a>, at: &str, rate: u32) -> Self {
         let client = |to: &str, header: &str| {
             let form = "%{num_connects} %{http_code} %{time_total} %{exitcode} %{errormsg}\\n";
             let command = format!(
-                "stdbuf -oL curl -sS --rate {rate}/s --max-time 30 {header} -o /dev/null -w '{form}' 'http://{service}/hostname?[1-1000000]' > {to} 2> /dev/null < /dev/null &"
+                "stdbuf -oL curl -sS --rate {rate}/s --max-time 30 {header} -o /dev/null -w '{form}' 'http://{at}/hostname?[1-1000000]' > {to} 2> /dev/null < /dev/null &"
             );
             scene.client.run(&command).unwrap();
         };

@@ -26,14 +26,54 @@ pub(crate) fn read_as_people_expect(scene: &Scene<'_>) {
     }
 }
 
-/// As if all their connections were over, cluster DNS's own too, which lasts: then they make way for the program that was to serve.
-pub(crate) fn make_way() {
+/// The program is at the Service to which nobody came through them, and they are at the one with connections, whose new ones rules take.
+pub(crate) fn stay_beside_the_program(scene: &Scene<'_>) {
+    let (theirs, others) = (&scene.service, &scene.other);
+    // Whence the lasting connections come.
+    let node = NODES[0];
+    is_so(node, &has_address(theirs, true));
+    is_so(node, &format!("! {}", has_way(theirs)));
+    is_so(node, &is_ruled(theirs));
+    leaves_some(node);
     for node in NODES {
-        on_node(node, "ipvsadm -C").unwrap();
-        let apart =
-            "ip link show dev podservices4 && ! ip link show dev kube-ipvs0 && ! ipvsadm -Ln | grep -e '-> .*:.*Masq'";
-        eventually(&format!("the program serves on {node}"), SOON, || on_node(node, apart));
+        is_so(node, &has_way(others));
+        is_so(node, &has_address(others, false));
+        is_so(node, &format!("! {}", is_ruled(others)));
     }
+    scene.answers(&|command| scene.client.run(command), others);
+}
+
+/// The program has a Service yet, as connections to it go on, and there is no virtual server of it. New ones rules take.
+pub(crate) fn leave_alone(scene: &Scene<'_>) {
+    let (node, theirs) = (NODES[0], &scene.service);
+    is_so(node, &has_way(theirs));
+    is_so(node, &has_address(theirs, false));
+    is_so(node, &format!("! ipvsadm -Ln | grep -F ' {theirs}:80 '"));
+    is_so(node, &is_ruled(theirs));
+    leaves_some(node);
+}
+
+fn is_so(node: &str, command: &str) {
+    on_node(node, command).unwrap();
+}
+
+fn has_address(service: &str, has: bool) -> String {
+    let not = if has { "" } else { "! " };
+    format!("{not}ip -o -4 address show | grep -F ' {service}/32 '")
+}
+
+/// To the program, in whose mode it is made.
+fn has_way(service: &str) -> String {
+    format!("ip route show {service} proto 87 | grep podservices4")
+}
+
+fn is_ruled(service: &str) -> String {
+    format!("nft get element ip podnet-services cluster-ips {{ {service} }}")
+}
+
+/// The metric tells it.
+fn leaves_some(node: &str) {
+    is_so(node, "curl -s http://127.0.0.1:10249/metrics | grep -E '^podnet_proxy_addresses_left_to_rules [1-9]'");
 }
 
 /// Those of a virtual server that takes turns, by masquerading and with the weight 1: without their ports, which are 80.

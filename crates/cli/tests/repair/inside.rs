@@ -36,7 +36,7 @@ impl Inside {
         self.run(command).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Does the damage, and waits until `whole` succeeds, which once of some times has to be within a second.
+    /// Does the damage, and waits until `whole` succeeds, which has to be within a second.
     pub(crate) fn is_mended_in_time(&self, damage: &str, whole: &str) {
         mending::is_mended_in_time(damage, || drop(self.must(damage)), || self.run(whole));
     }

@@ -2,31 +2,50 @@
 
 use std::time::{Duration, Instant};
 
-/// What damage has to be mended within.
+use podnet_testnet::vm;
+
+/// What damage has to be mended within at best, and mostly: on a machine that does other things besides, seconds may go by in which the agent
+/// does not run.
 const MENDED: Duration = Duration::from_secs(1);
-/// So often it is tried: on a machine that does other things besides, seconds may go by in which the agent does not run.
-const TRIES: usize = 6;
+const MOSTLY: Duration = Duration::from_secs(5);
+/// So often it is tried at most.
+const TRIES: usize = 11;
 /// What takes longer is not mended at all.
 const NEVER: Duration = Duration::from_secs(20);
 
-/// Does the damage, and waits until all is whole, which once of some times has to be within a second; tells that time.
+/// Does the damage, and waits until all is whole, for which the best of the tries has to be within a second, and the median within five; tells the
+/// best of them. Where the first one is in time, no other is needed. Where the processor is emulated, one of them is enough.
 pub(crate) fn is_mended_in_time<T>(
     what: &str,
     mut damage: impl FnMut(),
+    whole: impl FnMut() -> Result<T, String>,
+) -> Duration {
+    let done = || {
+        damage();
+        Instant::now()
+    };
+    is_mended_since(what, done, whole)
+}
+
+/// The same of damage that says itself when it was done.
+pub(crate) fn is_mended_since<T>(
+    what: &str,
+    mut damage: impl FnMut() -> Instant,
     mut whole: impl FnMut() -> Result<T, String>,
 ) -> Duration {
     let mut seen = Vec::new();
     for _ in 0..TRIES {
-        damage();
-        let began = Instant::now();
+        let began = damage();
         while let Err(error) = whole() {
             assert!(began.elapsed() < NEVER, "not mended after {what}: {error}");
         }
-        let took = began.elapsed();
-        if took < MENDED {
-            return took;
+        seen.push(began.elapsed());
+        let mostly = seen.iter().filter(|took| **took < MOSTLY).count() * 2 > seen.len();
+        let best = seen.iter().min().copied().filter(|best| *best < MENDED);
+        if let Some(best) = best.filter(|_| mostly || vm::is_here()) {
+            println!("{what}: {seen:?} until all was whole");
+            return best;
         }
-        seen.push(took);
     }
-    panic!("not mended within {MENDED:?} after {what}, but in {seen:?}");
+    panic!("not mended within {MENDED:?} once, and mostly within {MOSTLY:?}, after {what}, but in {seen:?}");
 }

@@ -2,26 +2,25 @@
 
 use std::{fmt::Debug, net::IpAddr, sync::Arc};
 
-use k8s_openapi::api::{
-    core::v1::{ConfigMap, Namespace, Node, Pod, Service},
-    discovery::v1::EndpointSlice,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node};
 use kube::Resource;
 use podnet_model::{
     self as model, BlockCidr, Change, PodKey, ServiceKey, SliceKey,
     balancer::AddressPool,
     convert::{Invalid, Partly, is_only_imported},
     crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPAddressPool, IPPool, IPReservation, StickyAddress},
+    excerpt::{EndpointSlice, Pod, Service},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 
-use super::PROXY_CONFIG_MAP;
+use super::{PROXY_CONFIG_MAP, good::LastGood};
 
 /// An API object that has a model type.
 pub(super) trait Watched:
-    Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
 {
-    /// A wrong one of this kind leaves in force what it said before: without it the whole network would change.
+    /// A wrong one of this kind leaves in force what it said before: without it the whole network would change. Such a kind has a
+    /// [`Watched::keep`] of its own.
     const LAST_GOOD_COUNTS: bool = false;
     /// One of this kind is made in several steps by programs, and means no mistake of anybody's.
     const MAY_BE_UNFINISHED: bool = false;
@@ -43,6 +42,9 @@ pub(super) trait Watched:
 
     /// The change that removes it; none where it has not even a name.
     fn gone(&self) -> Option<Change>;
+
+    /// Keeps the object as it is now, where [`Watched::LAST_GOOD_COUNTS`]. An excerpt of one could not be kept.
+    fn keep(&self, _good: &LastGood) {}
 }
 
 fn name(object: &impl Resource) -> Option<&str> {
@@ -67,7 +69,7 @@ impl Watched for Node {
 
 impl Watched for Pod {
     fn present(&self) -> Result<Change, Invalid> {
-        model::Pod::try_from(self).map(|pod| Change::Pod(pod.key.clone(), Some(pod)))
+        model::Pod::try_from(&self.object).map(|pod| Change::Pod(pod.key.clone(), Some(pod)))
     }
 
     fn gone(&self) -> Option<Change> {
@@ -81,7 +83,7 @@ impl Watched for Service {
     }
 
     fn partly_present(&self) -> Result<Partly<Change>, Invalid> {
-        let Partly { right: service, faults } = Partly::<model::Service>::try_from(self)?;
+        let Partly { right: service, faults } = Partly::<model::Service>::try_from(&self.object)?;
         Ok(Partly { right: Change::Service(service.key.clone(), Some(service)), faults })
     }
 
@@ -132,6 +134,10 @@ impl Watched for IPAddressPool {
 
     fn gone(&self) -> Option<Change> {
         Some(Change::AddressPool(key(self, ServiceKey::new)?, None))
+    }
+
+    fn keep(&self, good: &LastGood) {
+        good.keep(self);
     }
 }
 
@@ -186,6 +192,10 @@ impl Watched for FelixConfiguration {
     fn gone(&self) -> Option<Change> {
         (name(self)? == "default").then_some(Change::Felix(None))
     }
+
+    fn keep(&self, good: &LastGood) {
+        good.keep(self);
+    }
 }
 
 /// Two of them say something: flannel's and kube-proxy's configuration.
@@ -205,6 +215,10 @@ impl Watched for ConfigMap {
             return Some(Change::Proxy(None));
         }
         Some(Change::NetConf(self.meta().namespace.as_deref()?.into(), None))
+    }
+
+    fn keep(&self, good: &LastGood) {
+        good.keep(self);
     }
 }
 

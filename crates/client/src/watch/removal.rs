@@ -24,6 +24,18 @@ pub(super) enum Removal {
     Sticky(PodKey),
 }
 
+impl Removal {
+    /// The same by the very names that `change` has: one allocation for what its receiver keeps and for what is kept here.
+    pub(super) fn sharing(self, change: &Change) -> Self {
+        match change {
+            Change::Pod(key, _) => Self::Pod(key.clone()),
+            Change::Service(key, _) => Self::Service(key.clone()),
+            Change::Slice(key, _) => Self::Slice(key.clone()),
+            _ => self,
+        }
+    }
+}
+
 impl From<Change> for Removal {
     fn from(change: Change) -> Self {
         match change {
@@ -63,5 +75,21 @@ impl From<Removal> for Change {
             Removal::Proxy => Self::Proxy(None),
             Removal::Sticky(key) => Self::Sticky(key, Vec::new()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_of_an_object_has_the_name_that_its_receiver_has() {
+        let told = SliceKey::new("test", "web-x");
+        let change = Change::Slice(told.clone(), None);
+        let removal = Removal::from(Change::Slice(SliceKey::new("test", "web-x"), None));
+        let shared = removal.clone().sharing(&change);
+        assert_eq!(shared, removal);
+        assert!(matches!(&shared, Removal::Slice(key) if Arc::ptr_eq(&key.name, &told.name)));
+        assert_eq!(Removal::IpamSettings.sharing(&Change::IpamSettings(None)), Removal::IpamSettings);
     }
 }

@@ -167,3 +167,44 @@ async fn what_was_listed_before_counts_while_it_cannot_be_listed_and_not_where_i
     server.refuses(500);
     assert_eq!(starts(&server).await.1, names(&["b", "c"]));
 }
+
+#[tokio::test]
+async fn a_list_that_is_too_old_for_its_next_page_is_made_anew() {
+    let slice = |name: &str| {
+        let metadata = json!({"name": name, "namespace": "test", "labels": {"kubernetes.io/service-name": "web"}});
+        json!({"metadata": metadata, "addressType": "IPv4", "endpoints": [{"addresses": ["10.3.0.1"]}]})
+    };
+    let [first, second] = ["first", "second"].map(slice);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let pages = asked.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let query = request.uri().query().unwrap_or_default();
+        let page = |next: &str, item: &Value| {
+            (200_u16, json!({"metadata": {"resourceVersion": "5", "continue": next}, "items": [item]}))
+        };
+        let answer = if query.contains("watch=true") {
+            None
+        } else if !query.contains("continue=") {
+            Some(page("next", &first))
+        } else if pages.fetch_add(1, Ordering::Relaxed) == 0 {
+            let status = json!({"kind": "Status", "status": "Failure", "message": "old", "code": 410});
+            Some((410, status))
+        } else {
+            Some(page("", &second))
+        };
+        async move {
+            let Some((code, text)) = answer else { return std::future::pending().await };
+            Response::builder().status(code).body(Body::from(text.to_string().into_bytes()))
+        }
+    });
+    let mut updates = watch(Client::new(service, "default"), Interest { slices: true, ..Interest::default() });
+    let told = async {
+        let mut there = BTreeSet::new();
+        while let Some(Update::Change(Change::Slice(key, Some(_)))) = updates.recv().await {
+            there.insert(key.name.to_string());
+        }
+        there
+    };
+    let there = timeout(Duration::from_secs(60), told).await.expect("the state is complete");
+    assert_eq!((there.len(), asked.load(Ordering::Relaxed)), (2, 2), "{there:?}");
+}

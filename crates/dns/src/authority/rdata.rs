@@ -11,7 +11,7 @@ mod text;
 mod wire;
 
 pub(crate) use canonical::{canonical, names, targets};
-pub(crate) use print::{mnemonic, print, print_name, type_bitmap};
+pub(crate) use print::{mnemonic, print, print_name, type_bitmap, types};
 pub(crate) use scalar::{period, type_named};
 pub(crate) use text::{BadData, Word, Words, parse, wire_name};
 pub(crate) use wire::{read, read_name};
@@ -117,9 +117,6 @@ pub(crate) fn fields(rtype: u16) -> Option<&'static [Field]> {
         _ => return None,
     })
 }
-
-#[cfg(test)]
-pub(crate) use print::types;
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,10 @@ mod zone;
 
 pub use answer::{Online, Told};
 pub use file::{UnsignedFile, signed_file};
+pub(crate) use key::tag;
 pub use key::{KeyError, SigningKey};
+pub(crate) use signature::Set;
+#[cfg(test)]
+pub(crate) use signature::rrsig;
 pub use signature::{CannotSign, Validity};
 pub use zone::{is_due, sign};

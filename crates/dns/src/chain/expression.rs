@@ -1,16 +1,16 @@
 //! The language of `view`'s conditions: that of CoreDNS's library (expr-lang), as far as questions of DNS have use for it.
 //!
 //! An expression is parsed and its types are checked when the Corefile is loaded; networks and regular expressions that stand in it
-//! as texts are read then, too. What is not known is an error that names it and its place. Maps, dates and JSON are not known.
+//! as texts are read then, too. What is not known is an error that names it and its place. Dates and durations are not known.
 //!
 //! - Values: texts (`'a'`, `"a"`, `` `a` ``), numbers (`42`, `0x2a`, `1.5`), `true`, `false`, `nil`, lists (`['A', 'AAAA']`), ranges
-//!   (`1..5`), and parts of them (`x[0]`, `x[-1]`, `x[1:3]`)
+//!   (`1..5`), and parts of them (`x[0]`, `x[-1]`, `x[1:3]`); maps (`{'a': 1, b: 2}`) and what they have (`x.a`, `x['a']`, `x?.a`)
 //! - Operators, from the loosest: `|`, `? :`, `or ||`, `and &&`, `== != < <= > >= in contains startsWith endsWith matches` (the last
 //!   five with `not` before them, too), `..`, `+ -`, `not !`, `* / %`, `-`, `** ^`, `??`
 //! - `let name = value; …`, and comments (`/* … */`, `// …`)
 //! - Of the question: `bufsize()`, `class()`, `client_ip()`, `do()`, `id()`, `name()`, `opcode()`, `port()`, `proto()`,
 //!   `server_ip()`, `server_port()`, `size()`, `type()`, `incidr(address, network)` and `metadata(label)`
-//! - Functions of texts, numbers and lists (`functions`), and those that ask each element of a list (`any(list, # == 'a')`)
+//! - Functions of texts, numbers, lists and maps, JSON and base 64 (`functions`), and those that ask each element of a list (`any(list, # == 'a')`)
 
 mod call;
 mod eval;
@@ -119,6 +119,8 @@ enum Node {
     Float(f64),
     Text(String),
     List(Vec<Node>),
+    /// Names and their values; of two of one name the last one counts.
+    Map(Vec<(Node, Node)>),
     Range(Box<Node>, Box<Node>),
     Field(Field),
     /// One of the variables that are known here, by its place among them.
@@ -143,6 +145,10 @@ enum Node {
     Matches(Box<Node>, Pattern),
     Number(Number, Box<Node>, Box<Node>),
     Element(Box<Node>, Box<Node>),
+    /// The same; of what is `nil` the chain that it is in is `nil`.
+    ElementOrNil(Box<Node>, Box<Node>),
+    /// All that stands behind a value with a `?.` in it.
+    Chain(Box<Node>),
     /// From one place to before another one.
     Part(Box<Node>, Option<Box<Node>>, Option<Box<Node>>),
     Call(Function, Vec<Node>),
@@ -192,6 +198,12 @@ enum Each {
     FindIndex,
     FindLast,
     FindLastIndex,
+    /// The elements by what comes of asking them.
+    Group,
+    /// In the order of what comes of asking them, or in its reverse.
+    Sort {
+        backwards: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use crate::{
     corefile::{CorefileError, Directive, Word},
     message::Rcode,
     name::{Name, QueryName},
+    validate::Anchors,
 };
 
 /// Whom to ask, and how.
@@ -61,8 +62,12 @@ pub struct ForwardOptions {
     pub tls_server_name: Option<Name>,
     /// DNS over HTTPS by GET rather than by POST.
     pub https_get: bool,
-    /// Names that validated answers prove not to exist are denied without asking (RFC 8198): so many proofs are kept; 0: none.
+    /// Names that answers prove not to exist are denied without asking (RFC 8198): so many proofs are kept; 0: none.
     pub nsec: usize,
+    /// The keys with which it begins to validate answers for that.
+    pub anchors: Anchors,
+    /// Zones of which nothing is denied for that, beside those that are private anywhere.
+    pub insecure: Vec<Name>,
     /// The `resolv.conf` files that the upstreams were read from.
     pub files: Vec<String>,
 }
@@ -105,6 +110,8 @@ impl ForwardOptions {
             tls_server_name: None,
             https_get: false,
             nsec: 0,
+            anchors: Anchors::default(),
+            insecure: Vec::new(),
             files: Vec::new(),
         }
     }
@@ -118,7 +125,7 @@ impl ForwardOptions {
 
 /// As CoreDNS.
 pub(super) const MAX_UPSTREAMS: usize = 15;
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 22] = [
     "except",
     "max_concurrent",
     "policy",
@@ -133,6 +140,8 @@ const KNOWN: [&str; 20] = [
     "next",
     "next_on_nodata",
     "nsec",
+    "trust_anchors",
+    "insecure",
     "failover",
     "failfast_all_unhealthy_upstreams",
     "max_idle_conns",
@@ -161,13 +170,9 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Forw
         return Err(word.bad("an upstream", &format!("at most {MAX_UPSTREAMS} of them")));
     }
     scope.options(directive, |scope, option| apply(&mut options, option, scope));
-    let vouched =
-        |upstream: &UpstreamAddr| upstream.addr.is_local() || !matches!(upstream.transport, UpstreamTransport::Plain);
-    if options.nsec > 0 && !options.upstreams.iter().any(vouched) {
-        let at = &directive.name.place;
-        scope
-            .warnings
-            .push(format!("{at}: nsec has no effect: no upstream is asked over TLS or at a loopback address"));
+    let of_nsec = |option: &&Directive| matches!(option.name.text.as_str(), "trust_anchors" | "insecure");
+    for option in directive.options.iter().filter(of_nsec).filter(|_| options.nsec == 0) {
+        scope.warnings.push(format!("{}: {} has no effect without nsec", option.name.place, option.name.text));
     }
     let own = |upstream: &UpstreamAddr| matches!(&upstream.transport, UpstreamTransport::Tls { server_name: Some(_) });
     let twice = options.tls_server_name.is_some() && options.upstreams.iter().any(own);
@@ -225,6 +230,13 @@ fn apply(options: &mut ForwardOptions, option: &Directive, scope: &mut Scope<'_>
             let number = |word| read::number(word, "the number of proofs of nsec", 1, 1_000_000);
             options.nsec = option.arguments.first().map_or(Ok(10_000), number)? as usize;
         }
+        "trust_anchors" => anchors(options, option, scope)?,
+        "insecure" => {
+            if option.arguments.is_empty() {
+                return Err(option.missing("at least one zone"));
+            }
+            options.insecure.extend(read::zones(&option.arguments, "a zone of insecure")?);
+        }
         "next_on_nodata" => options.next_on_nodata = read::nothing(option).map(|()| true)?,
         "failover" => {
             codes(option, &mut options.failover)?;
@@ -251,6 +263,19 @@ fn apply(options: &mut ForwardOptions, option: &Directive, scope: &mut Scope<'_>
             }
         }
         _ => return Err(read::unknown("forward", option, &KNOWN)),
+    }
+    Ok(())
+}
+
+/// `trust_anchors FILE…`: DS and DNSKEY records as zone files have them. Of a zone that is named there these count alone.
+fn anchors(options: &mut ForwardOptions, option: &Directive, scope: &mut Scope<'_>) -> Result<(), CorefileError> {
+    if option.arguments.is_empty() {
+        return Err(option.missing("a file with DS or DNSKEY records"));
+    }
+    for word in &option.arguments {
+        let text = read::text(word, scope)?;
+        let read = Anchors::read(&word.text, &text);
+        options.anchors.take(read.map_err(|error| word.malformed("the file of trust anchors", &error.to_string()))?);
     }
     Ok(())
 }

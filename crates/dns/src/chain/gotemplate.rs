@@ -5,28 +5,36 @@
 //! the question, such as an index beyond the end of a list.
 //!
 //! Known are `.Zone`, `.Name`, `.Class`, `.Type`, `.Regex`, `.Remote`, `.Match`, `.Group.x`, `.Question.Name|Qtype|Qclass`,
-//! `.Message` with its header's fields, `.Message.Question` and `.Message.IsEdns0`, `.Meta "label"`; variables, pipelines, parentheses,
-//! `if`, `with`, `range` with `else`, `break` and `continue`, trimming and comments; `and`, `or`, `not`, `len`, `index`, `slice`,
-//! `print`, `printf`, `println`, `html`, `js`, `urlquery`, `eq`, `ne`, `lt`, `le`, `gt`, `ge` and `parseInt`.
-//! Fractions, templates within templates and a message's records are not known.
+//! `.Message` with its header's fields, `.Message.Question`, `.Message.Answer|Ns|Extra` and `.Message.IsEdns0`, `.Meta "label"`; variables,
+//! pipelines, parentheses, `if`, `with`, `range` with `else`, `break` and `continue`, `define`, `template` and `block`, trimming and
+//! comments; `and`, `or`, `not`, `len`, `index`, `slice`, `print`, `printf`, `println`, `html`, `js`, `urlquery`, `eq`, `ne`, `lt`,
+//! `le`, `gt`, `ge` and `parseInt`. Of the message's records the header (`.Hdr`, `.Header`) and the text are known, and no fields of a type's own; of
+//! EDNS' record its options, too. What a template that others call is given is known only when it is called: so are its fields.
 
 mod escape;
 mod eval;
+mod fraction;
 mod functions;
 mod lexer;
+mod message;
 mod parser;
 mod print;
 mod shape;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
+use fraction::Fraction;
 use functions::Function;
+
+use crate::message::Expanded;
 
 /// A template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GoTemplate {
     text: String,
-    nodes: Vec<Node>,
+    parsed: Parsed,
 }
 
 /// What a template can tell of.
@@ -54,6 +62,10 @@ pub struct TemplateData<'a> {
     pub header: (u16, u16),
     /// The UDP size that the client's EDNS tells, and whether it wants DNSSEC's records; none: there is no EDNS.
     pub edns: Option<(u16, bool)>,
+    /// The options of that, as they came.
+    pub options: &'a [u8],
+    /// What the message has beside its question and EDNS.
+    pub records: &'a [Expanded],
     /// What plugins tell under a label.
     pub meta: &'a dyn Fn(&str) -> Option<String>,
 }
@@ -74,8 +86,13 @@ impl GoTemplate {
     /// # Errors
     /// With the first thing that is wrong.
     pub fn parse(text: &str, groups: &[&str]) -> Result<Self, TemplateError> {
-        let nodes = parser::parse(lexer::items(text)?, groups)?;
-        Ok(Self { text: text.to_owned(), nodes })
+        Ok(Self { text: text.to_owned(), parsed: parser::parse(lexer::items(text)?, groups)? })
+    }
+
+    /// Whether it tells of the message's records, or of the options of its EDNS.
+    #[must_use]
+    pub fn reads_records(&self) -> bool {
+        self.parsed.reads_records
     }
 
     /// The text for a question.
@@ -83,7 +100,7 @@ impl GoTemplate {
     /// # Errors
     /// When a value is not what the template takes it for: a number that is none, an index beyond the end.
     pub fn render(&self, data: &TemplateData<'_>) -> Result<String, TemplateError> {
-        eval::render(&self.nodes, data)
+        eval::render(&self.parsed, data)
     }
 
     /// The template's own text.
@@ -93,15 +110,27 @@ impl GoTemplate {
     }
 }
 
-/// A value.
+/// A value. What is large is shared: a value is copied each time that it is told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Value {
     Nil,
     Bool(bool),
     Int(i128),
+    Float(Fraction),
     Text(String),
-    List(Vec<Value>),
-    Map(Vec<(String, Value)>),
+    List(Arc<[Value]>),
+    Map(Arc<[(String, Value)]>),
+    /// What has a text of its own, and fields.
+    Record(Arc<(String, Vec<(String, Value)>)>),
+}
+
+/// What became of a template's text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Parsed {
+    nodes: Vec<Node>,
+    /// The templates within it, by their names.
+    defined: Vec<(String, Vec<Node>)>,
+    reads_records: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +156,12 @@ enum Node {
     },
     Break,
     Continue,
+    /// Another template, with what becomes its dot.
+    Template {
+        at: usize,
+        name: String,
+        pipeline: Option<Pipeline>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::{
 pub struct ErrorsOptions {
     /// Messages that are reported together.
     pub consolidate: Vec<Consolidate>,
-    /// A panic is reported with its stack.
+    /// A panic on the way to an answer is reported with its stack.
     pub stacktrace: bool,
 }
 

@@ -61,10 +61,8 @@ pub const PLUGINS: [&str; 50] = [
 pub const NOT_SERVED: &[&str] = &["https3://", "quic://"];
 
 /// What is accepted without being acted on, with a warning: answers are right without it.
-/// A panic ends the process, so there is none that `errors` could tell the stack of. There is no Go that `runtime_metrics` could
-/// be about.
-pub const WITHOUT_EFFECT: &[&str] =
-    &["errors/stacktrace", "errors/panicRecoveryStacktrace", "prometheus/runtime_metrics"];
+/// There is no Go that `runtime_metrics` could be about.
+pub const WITHOUT_EFFECT: &[&str] = &["prometheus/runtime_metrics"];
 
 /// Plugins that may stand several times in a server block.
 pub(super) const SEVERAL: [&str; 14] = [

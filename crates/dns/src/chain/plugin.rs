@@ -46,7 +46,7 @@ pub enum Plugin {
     Bufsize(u16),
     /// `bind`: the addresses to listen on.
     Bind(BindOptions),
-    /// `debug`: who looks for a fault is told more; that a panic ends the process needs no plugin here.
+    /// `debug`: who looks for a fault is told more, and a panic ends the process.
     Debug,
     /// `ready`.
     Ready(ReadyOptions),

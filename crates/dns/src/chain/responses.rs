@@ -93,13 +93,28 @@ pub struct AutopathOptions {
 /// Where a search path comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SearchPath {
-    /// The plugin of this name knows the client's; behind it stands that of this machine's `resolv.conf(5)`, as kubelets write it
-    /// for pods.
+    /// The plugin of this name knows it: `kubernetes` each client's, behind which stands that of this machine's `resolv.conf(5)`, as
+    /// kubelets write it for pods; `erratic` these for all.
     Plugin(String, Vec<Name>),
     /// All clients have that of a `resolv.conf(5)`.
     Names(Vec<Name>),
     /// That of each client is known from outside (`Outside::search_of`): that of a pod of the cluster whose names end so.
     Client(Name),
+}
+
+impl AutopathOptions {
+    /// With what is known once all plugins of the server block are: where one says the same for all clients, that; nothing where
+    /// the block does not have it.
+    #[must_use]
+    pub(crate) fn among(self, plugins: &[&str]) -> Self {
+        let search = match self.search {
+            SearchPath::Plugin(plugin, names) if plugin != "kubernetes" => {
+                SearchPath::Names(if plugins.contains(&plugin.as_str()) { names } else { Vec::new() })
+            }
+            other => other,
+        };
+        Self { zones: self.zones, search }
+    }
 }
 
 /// `erratic`: answers that go wrong, for tests of clients. Each n-th query is concerned; 0 means none.
@@ -257,11 +272,11 @@ pub(super) fn searchpath(directive: &Directive) -> Result<AutopathOptions, Coref
     Ok(AutopathOptions { zones: vec![domain.clone()], search: SearchPath::Client(domain) })
 }
 
-/// `autopath [ZONES…] RESOLV-CONF|@PLUGIN`.
+/// `autopath [ZONES…] RESOLV-CONF|@PLUGIN`, of plugins those that know search paths.
 pub(super) fn autopath(directive: &Directive, scope: &mut Scope<'_>) -> Result<AutopathOptions, CorefileError> {
     read::no_options(directive)?;
     let Some((source, zones)) = directive.arguments.split_last() else {
-        return Err(directive.missing("a resolv.conf or @kubernetes"));
+        return Err(directive.missing("a resolv.conf, @kubernetes or @erratic"));
     };
     let zones = scope.zones_or(read::zones(zones, "a zone of autopath")?);
     let search = match source.text.strip_prefix('@') {
@@ -270,7 +285,15 @@ pub(super) fn autopath(directive: &Directive, scope: &mut Scope<'_>) -> Result<A
             let host = Word { text: RESOLV_CONF.to_owned(), ..source.clone() };
             SearchPath::Plugin("kubernetes".to_owned(), search_names(&host, scope).unwrap_or_default())
         }
-        Some(_) => return Err(source.bad("the search path of autopath", "the path of a resolv.conf, or @kubernetes")),
+        // What CoreDNS's says, for tests of this plugin.
+        Some("erratic") => {
+            let names = ["a.example.org", "b.example.org"].map(Name::parse).into_iter().flatten().collect();
+            SearchPath::Plugin("erratic".to_owned(), names)
+        }
+        Some(_) => {
+            let allowed = "the path of a resolv.conf, @kubernetes or @erratic";
+            return Err(source.bad("the search path of autopath", allowed));
+        }
         None => SearchPath::Names(search_names(source, scope)?),
     };
     Ok(AutopathOptions { zones, search })

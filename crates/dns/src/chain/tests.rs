@@ -148,9 +148,9 @@ fn multicluster_without_zones_has_no_effect_and_that_is_said() {
 
 #[test]
 fn what_is_accepted_without_effect_is_said() {
-    let config = check(". {\n errors {\n  stacktrace\n }\n log . {\n  class error\n }\n}").unwrap();
+    let config = check(". {\n prometheus {\n  runtime_metrics\n }\n log . {\n  class error\n }\n}").unwrap();
     assert_eq!(config.warnings.len(), 1);
-    assert!(config.warnings.iter().any(|warning| warning.starts_with("Corefile:3:3: \"errors stacktrace\"")));
+    assert!(config.warnings.iter().any(|warning| warning.starts_with("Corefile:3:3: \"prometheus runtime_metrics\"")));
 }
 
 #[test]

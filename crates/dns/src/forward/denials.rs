@@ -1,11 +1,11 @@
-//! Names that are proved not to exist are denied without asking (RFC 8198): with the NSEC records (RFC 4034 §4) of denials that an
-//! upstream has validated.
+//! Names that are proved not to exist are denied without asking (RFC 8198): with the NSEC records (RFC 4034 §4) of denials that were
+//! validated.
 //!
-//! The upstream's word (AD) counts only where nobody can have spoken in its name: over TLS, or at a loopback address. Each record
-//! says that there is nothing between two names of its zone, in canonical order; a later question for a name in between is answered
-//! with it. NSEC3 records (RFC 5155) say the same of names' hashes: a later question is denied with the closest name above it that
-//! exists, the gap around the next one, and that of the wildcard. Gaps that opt out prove nothing.
+//! Each record says that there is nothing between two names of its zone, in canonical order; a later question for a name in between is
+//! answered with it. NSEC3 records (RFC 5155) say the same of names' hashes: a later question is denied with the closest name above it
+//! that exists, the gap around the next one, and that of the wildcard. Gaps that opt out prove nothing.
 
+mod claim;
 mod hashed;
 mod zone;
 
@@ -14,14 +14,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(super) use self::claim::Claim;
 use self::{
+    claim::Signed,
     hashed::Span,
     zone::{Place, Range, Zone},
 };
 use crate::{
-    answer::{Answer, Section, composed, extended},
+    answer::{Answer, composed, extended},
     authority::Nsec3Hash,
-    message::{Expanded, Rcode, expand, rtype},
+    message::{Expanded, expand, rtype},
     name::{Name, QueryName},
 };
 
@@ -69,25 +71,17 @@ impl Denials {
         Self { capacity, zones: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// Takes in what a validated denial for `name` proves.
-    pub(super) fn learn(&mut self, name: &Name, answer: &Answer, now: Instant) {
-        if !matches!(answer.rcode, Rcode::NOERROR | Rcode::NXDOMAIN) || answer.counts[0] > 0 {
-            return;
-        }
-        let records = expand(name, answer);
-        let authority = || records.iter().filter(|record| record.section == Section::Authority);
-        let Some(soa) = authority().find(|record| record.rtype == rtype::SOA && name.within(&record.owner)) else {
-            return;
-        };
+    /// Takes in what a validated denial proves.
+    pub(super) fn learn(&mut self, claim: Claim, now: Instant) {
+        let Claim { soa: Signed { record: soa, signatures }, gaps } = claim;
         let Some(minimum) = soa.rdata.last_chunk().map(|bytes| u32::from_be_bytes(*bytes)) else { return };
-        let signature = |of: &Expanded| authority().find(|record| zone::signs(record, of, &soa.owner)).cloned();
-        let Some(signed) = signature(soa) else { return };
-        for nsec in authority().filter(|record| matches!(record.rtype, NSEC | NSEC3)) {
-            let Some(signature) = signature(nsec) else { continue };
+        let Some(signed) = signatures.into_iter().next() else { return };
+        for Signed { record, signatures } in gaps {
+            let Some(signature) = signatures.into_iter().next() else { continue };
             // RFC 9077 §3: no longer than the zone's denials.
-            let seconds = nsec.ttl.min(signature.ttl).min(soa.ttl).min(signed.ttl).min(minimum);
+            let seconds = record.ttl.min(signature.ttl).min(soa.ttl).min(signed.ttl).min(minimum);
             let until = now + Duration::from_secs(seconds.into()).min(LONGEST);
-            self.keep(soa, &signed, Proved { record: nsec.clone(), signature, until });
+            self.keep(&soa, &signed, Proved { record, signature, until });
         }
     }
 

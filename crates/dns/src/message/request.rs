@@ -26,6 +26,8 @@ pub struct Request<'a> {
     pub qclass: u16,
     /// The options of its OPT record, as they came.
     pub options: &'a [u8],
+    /// What follows the question, with how many records each section has: where that is more than an OPT record.
+    pub records: Option<([u16; 3], &'a [u8])>,
 }
 
 /// What a response takes from its query beside the question.
@@ -169,7 +171,9 @@ impl<'a> Request<'a> {
         if !matches!(qclass, CLASS_IN | CLASS_CH) || matches!(qtype, rtype::AXFR | rtype::IXFR) {
             return Err(code(head, Rcode::REFUSED));
         }
-        Ok(Self { head, question: &packet[HEADER..question_end], name, qtype, qclass, options: told })
+        let counts = [6, 8, 10].map(|at| u16_at(packet, at).unwrap_or(0));
+        let records = (counts != [0, 0, u16::from(head.edns.is_some())]).then_some((counts, &packet[question_end..]));
+        Ok(Self { head, question: &packet[HEADER..question_end], name, qtype, qclass, options: told, records })
     }
 }
 

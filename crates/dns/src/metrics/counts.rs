@@ -151,7 +151,9 @@ impl Counts {
     /// Counts an answered question.
     pub(crate) fn count(&self, question: &Counted<'_>) {
         self.asked(question.arrival, question.qtype, question.size);
-        self.dnssec_ok.fetch_add(question.dnssec_ok.into(), Ordering::Relaxed);
+        if question.dnssec_ok {
+            self.dnssec_ok.fetch_add(1, Ordering::Relaxed);
+        }
         let row = RCODES.iter().position(|known| *known == question.rcode).unwrap_or(RCODES.len() - 1);
         let plugin = question.plugin.unwrap_or(PLUGINS.len()).min(PLUGINS.len());
         self.responses[row][plugin].fetch_add(1, Ordering::Relaxed);

@@ -34,6 +34,22 @@ impl Asker {
     }
 }
 
+/// What came of validating a denial (RFC 4033 §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Validated {
+    /// It is used.
+    Secure,
+    /// Nobody vouches for its zone's keys.
+    Insecure,
+    /// It, or what leads to its zone's keys, is not what it should be.
+    Bogus,
+    /// What leads there was not told.
+    Indeterminate,
+}
+
+/// What metrics call them, in their order.
+const VALIDATED: [&str; 4] = ["secure", "insecure", "bogus", "indeterminate"];
+
 /// How often answers came, and how long that took.
 #[derive(Clone, Copy, Debug, Default)]
 struct Answers {
@@ -56,6 +72,7 @@ pub struct Upstreams {
     pooled: Mutex<BTreeMap<Destination, u64>>,
     all_down: AtomicU64,
     denied: AtomicU64,
+    validated: [AtomicU64; VALIDATED.len()],
 }
 
 impl Upstreams {
@@ -79,6 +96,11 @@ impl Upstreams {
     /// A question was denied by what upstreams have proved before.
     pub(crate) fn denied(&self) {
         self.denied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A denial was validated here.
+    pub(crate) fn validated(&self, result: Validated) {
+        self.validated[result as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// A question came while all its upstreams were down.
@@ -123,7 +145,13 @@ impl Upstreams {
         writeln!(out, "{name} {}", self.all_down.load(Ordering::Relaxed))?;
         let name = "podnet_dns_denials_synthesized_total";
         header(out, name, "counter", "Questions denied by what upstreams had proved before (RFC 8198).")?;
-        writeln!(out, "{name} {}", self.denied.load(Ordering::Relaxed))
+        writeln!(out, "{name} {}", self.denied.load(Ordering::Relaxed))?;
+        let name = "podnet_dns_denials_validated_total";
+        header(out, name, "counter", "Denials by upstreams that were validated here, by what came of it.")?;
+        for (result, count) in VALIDATED.iter().zip(&self.validated) {
+            writeln!(out, "{name}{{result=\"{result}\"}} {}", count.load(Ordering::Relaxed))?;
+        }
+        Ok(())
     }
 
     fn render_checks(&self, out: &mut String) -> fmt::Result {

@@ -19,6 +19,8 @@ const DEFAULT_TTL: &str = "$TTL 3600\n";
 #[derive(Clone, Debug)]
 pub struct Template {
     options: TemplateOptions,
+    /// Some template tells of records of the message, or of options of its EDNS.
+    reads_records: bool,
     /// Plugins of its block tell of questions (`metadata`).
     metadata: bool,
     counting: Counting,
@@ -66,10 +68,18 @@ const NUMBERS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 impl Template {
     /// The plugin with its template. `metadata`: plugins of its block tell of questions.
     pub(crate) fn new(options: TemplateOptions, metadata: bool, counting: Counting) -> Self {
-        Self { options, metadata, counting }
+        let mut templates = options.answer.iter().chain(&options.authority).chain(&options.additional);
+        let reads_records = templates.any(GoTemplate::reads_records);
+        Self { options, reads_records, metadata, counting }
     }
 
-    fn say(&self, look: &Look<'_>, meta: &dyn Fn(&str) -> Option<String>) -> Result<Made, Fault<'_>> {
+    /// `query`: the same question with all that its message has, where that is known.
+    fn say(
+        &self,
+        look: &Look<'_>,
+        query: Option<&Query>,
+        meta: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Made, Fault<'_>> {
         let Self { options, .. } = self;
         let Some(zone) = self.zone(look) else { return Ok(Made::Nothing) };
         let name = look.name.to_string();
@@ -91,7 +101,7 @@ impl Template {
         ] {
             for template in templates {
                 let bad = |family| Fault::Bad { family, section: called, template: template.text() };
-                let record = self.record(template, look, meta, &name, &matched).map_err(bad)?;
+                let record = self.record(template, (look, query), meta, &name, &matched).map_err(bad)?;
                 let of = if record.owner == owner { Owner::Question } else { Owner::Other(&record.owner) };
                 builder.push(section, of, record.rtype, record.ttl, &record.rdata);
                 if section == Section::Answer && record.rtype == rtype::CNAME {
@@ -164,11 +174,12 @@ impl Template {
     fn record(
         &self,
         template: &GoTemplate,
-        look: &Look<'_>,
+        (look, query): (&Look<'_>, Option<&Query>),
         meta: &dyn Fn(&str) -> Option<String>,
         name: &str,
         matched: &Matched<'_>,
     ) -> Result<Record, Family> {
+        let query = query.filter(|_| self.reads_records);
         let known = |asked: u16, any: u16, own: u16| if asked == any { own } else { asked };
         let class = if known(look.qclass, CLASS_ANY, self.options.class) == CLASS_CH { "CH" } else { "IN" };
         let rtype = mnemonic(known(look.qtype, rtype::ANY, self.options.rtype));
@@ -184,6 +195,8 @@ impl Template {
             question: (look.qtype, look.qclass),
             header: (look.head.id, look.head.flags),
             edns: look.head.edns.map(|edns| (edns.size, edns.dnssec_ok)),
+            options: query.map_or(&[][..], |query| &query.options[..]),
+            records: query.map_or(&[][..], |query| &query.records[..]),
             meta,
         };
         let text = template.render(&data).map_err(|_| Family::TemplateFailures)?;
@@ -215,11 +228,11 @@ impl Link for Template {
     }
 
     fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick {
-        // What others tell of the question is asked for on the way through the chain.
-        if self.metadata && self.zone(look).is_some() {
+        // What others tell of the question, and all of its message, are there on the way through the chain.
+        if (self.metadata || self.reads_records) && self.zone(look).is_some() {
             return Quick::Slow;
         }
-        let said = self.say(look, &|_| None);
+        let said = self.say(look, None, &|_| None);
         if matches!(said, Ok(Made::Alias(..))) {
             // It is said, and counted, once more.
             return Quick::Slow;
@@ -235,7 +248,7 @@ impl Link for Template {
     fn serve<'a>(&'a self, query: &'a Query, next: Next<'a>) -> Answering<'a> {
         Box::pin(async move {
             let look = query.look();
-            let said = self.say(&look, &|label| next.label(label, &look));
+            let said = self.say(&look, Some(query), &|label| next.label(label, &look));
             self.count(&look, &said);
             match said.map_err(|fault| fault.failure())? {
                 Made::Nothing => next.run(query).await,

@@ -1,14 +1,34 @@
 //! Negative caching.
 
-use super::{WEB, answer_of, count, record, rig, soa};
+use super::{WEB, answer_of, count, record, record_of, rig, soa};
 use crate::{
     message::{Rcode, rtype, u16_at, walk},
-    server::fixture::{query, told},
+    server::fixture::{Rig, query, told},
 };
 
 /// The time to live of the SOA record of a response.
 fn ttl(response: &[u8], question: usize) -> u32 {
     walk(response, question).map(Result::unwrap).find(|record| record.rtype == rtype::SOA).unwrap().ttl
+}
+
+#[test]
+fn sections_2_1_1_and_2_2_an_alias_may_stand_before_the_denial_of_what_it_leads_to() {
+    for (code, called) in [(3, "NXDOMAIN"), (0, "NOERROR")] {
+        let rig = rig();
+        let packet = query("alias.example.org", rtype::A);
+        let (mut waiting, sent) = rig.forward(&packet);
+        let alias = record(rtype::CNAME, 300, b"\x04gone\x07example\x03net\0");
+        let denial = record_of(b"\x07example\x03net\0", rtype::SOA, 900, &soa(20));
+        let message = answer_of(&sent.message, 0x8180 | code, [1, 1, 0], &[alias, denial].concat());
+        sent.answered(message);
+        let expected = [called, "CNAME gone.example.net", "SOA"];
+        assert_eq!(told(&waiting.response().unwrap()), expected);
+        // It is kept as a denial is, however long the alias lasts.
+        rig.at(19);
+        assert_eq!(told(&rig.answer(&packet)), expected);
+        rig.at(20);
+        drop(rig.wait(&packet));
+    }
 }
 
 #[test]
@@ -66,12 +86,13 @@ fn section_5_denials_are_of_their_type_alone() {
 fn section_7_1_a_servers_failure_is_kept_for_five_minutes_at_most() {
     let refused = crate::Config::load("Corefile", ". {\n cache {\n servfail 5m1s\n }\n}", &crate::Environment::EMPTY);
     assert!(refused.unwrap_err().to_string().contains("RFC 2308"));
-    let rig = rig();
+    let rig = Rig::new(". {\n cache {\n servfail 5m\n }\n forward . 192.0.2.53\n}");
     let packet = query("bad.example.org", rtype::A);
     let (mut waiting, sent) = rig.forward(&packet);
     sent.tells(Rcode::SERVFAIL.0, &[]);
     waiting.response().unwrap();
+    rig.at(299);
     assert_eq!(told(&rig.answer(&packet)), ["SERVFAIL"]);
-    rig.at(301);
+    rig.at(300);
     drop(rig.wait(&packet));
 }

@@ -1,4 +1,4 @@
-//! DNSSEC on the way: what a resolver that does not validate itself does with it (with RFC 3225, RFC 6840).
+//! DNSSEC on the way: what a resolver does with it that answers with what it was told, whatever it validates (with RFC 3225, RFC 6840).
 
 use super::{answer_of, flagged, flags, record, rig};
 use crate::{

@@ -71,3 +71,31 @@ fn section_6_1_3_an_unknown_version_is_told_ours() {
     assert_eq!((opt[5], opt[6], flags(&response) & flag::RCODE), (1, 0, 0), "BADVERS, version 0");
     assert_eq!((count(&response, 1), &response[12..packet.len() - 11]), (0, &packet[12..packet.len() - 11]));
 }
+
+#[test]
+fn section_7_an_upstream_that_knows_no_edns_is_asked_without() {
+    for code in [1, 4] {
+        let rig = rig();
+        let (mut waiting, sent) = rig.forward(&query("a.test", rtype::A));
+        assert_eq!(count(&sent.message, 3), 1);
+        sent.tells(code, &[]);
+        assert_eq!(waiting.response(), None, "code {code}");
+        let again = rig.sent().pop().unwrap();
+        assert_eq!(count(&again.message, 3), 0, "code {code}");
+        again.tells(0, &[[192, 0, 2, 1]]);
+        assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.1"]);
+    }
+}
+
+#[test]
+fn section_7_such_an_upstream_may_say_so_with_a_bare_header() {
+    let rig = rig();
+    let (mut waiting, sent) = rig.forward(&query("a.test", rtype::A));
+    let message = [&sent.message[..2], &[0x81, 0x81, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
+    sent.answered(message);
+    assert_eq!(waiting.response(), None);
+    let again = rig.sent().pop().unwrap();
+    assert_eq!(count(&again.message, 3), 0);
+    again.tells(0, &[[192, 0, 2, 1]]);
+    assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.1"]);
+}

@@ -1,6 +1,7 @@
 //! Aggressive use of what is validated: `nsec` of `forward`.
 
 mod hashed;
+mod validated;
 
 use super::{answer_of, record_of};
 use crate::{
@@ -151,13 +152,22 @@ fn only_what_was_validated_and_nobody_can_have_forged_counts() {
     assert!(asks(&unvalidated, "c.test", rtype::A), "without AD");
     let plain = of("192.0.2.53");
     denied(&plain, "b.test", 3, true, &gap());
-    assert!(asks(&plain, "c.test", rtype::A), "in plain from afar");
+    assert!(asks(&plain, "c.test", rtype::A), "in plain from afar, as long as it was not validated here");
     let secured = of("tls://192.0.2.53");
     denied(&secured, "b.test", 3, true, &gap());
     assert!(!asks(&secured, "c.test", rtype::A));
     let unasked = Rig::new(". {\n forward . 127.0.0.1\n}");
     denied(&unasked, "b.test", 3, true, &gap());
     assert!(asks(&unasked, "c.test", rtype::A), "where the Corefile does not want it");
+}
+
+#[test]
+fn of_zones_that_only_their_own_resolver_has_nothing_is_denied() {
+    let rig = Rig::new(". {\n forward . 127.0.0.1 {\n nsec 100\n insecure l.test\n }\n}");
+    denied(&rig, "b.test", 3, true, &gap());
+    assert!(asks(&rig, "l.test", rtype::A));
+    assert!(asks(&rig, "deep.below.l.test", rtype::A));
+    assert!(!asks(&rig, "k.test", rtype::A));
 }
 
 #[test]

@@ -201,6 +201,7 @@ impl Block {
                 Box::new(plugin::Dnssec::new(options.zones, online, &counting, parts.clone()))
             }
             Plugin::Autopath(options) => {
+                let options = options.among(&self.plugins);
                 Box::new(plugin::Autopath::new(options, self.zone.clone(), &counting, parts.clone()))
             }
             Plugin::Template(options) => {

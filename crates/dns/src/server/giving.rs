@@ -46,8 +46,16 @@ impl Transfer {
         self.place.is_some()
     }
 
-    /// Makes the messages one after the other; `send` says whether it wants more. Runs as long as that takes.
-    pub fn send(self, mut send: impl FnMut(Vec<u8>) -> bool) {
+    /// Makes the messages one after the other; `send` says whether it wants more. Runs as long as that takes. A panic on the way is
+    /// survived: it is the last that there is of the zone.
+    pub fn send(self, send: impl FnMut(Vec<u8>) -> bool) {
+        let (recovery, zone) = (self.parts.recovery.clone(), self.request.zone.clone());
+        if let Err(panicked) = recovery.catch(|| self.sent(send)) {
+            recovery.tell(&format!("the transfer of {zone}"), &panicked);
+        }
+    }
+
+    fn sent(self, mut send: impl FnMut(Vec<u8>) -> bool) {
         let Self { given, request, after: _, unfinished, mut signer, place: _place, parts: _ } = self;
         let version = match given {
             Given::Held(version) => version,

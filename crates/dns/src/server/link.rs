@@ -203,7 +203,14 @@ impl<'a> Next<'a> {
     pub fn apart(self, query: Query, then: impl FnOnce(Result<Reply, Failure>) + Send + 'static) {
         let (server, block, index) = (Arc::clone(self.server), self.block, self.index);
         self.server.parts.outside.spawn(Box::pin(async move {
-            then(Next { server: &server, block, index }.run(&query).await);
+            let next = Next { server: &server, block, index };
+            let recovery = &server.parts.recovery;
+            let replied = recovery.survive(next.run(&query)).await.unwrap_or_else(|panicked| {
+                recovery.tell("what is asked before it is wanted", &panicked);
+                // It is as if nobody had known.
+                Err(Failure::NoAnswer)
+            });
+            then(replied);
         }));
     }
 

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use super::{Debugger, Outside, queue::Queue, signed::Keys};
+use super::{Debugger, Outside, queue::Queue, recovery::Recovery, signed::Keys};
 use crate::metrics::Metrics;
 
 /// What all links of a server share.
@@ -29,6 +29,8 @@ pub struct Parts {
     pub(super) keys: Arc<Keys>,
     /// The cluster's state is known.
     pub(super) synced: Arc<AtomicBool>,
+    /// Survives panics on the way to answers.
+    pub(super) recovery: Recovery,
 }
 
 /// A place among those who wait; it is free again when it is dropped.
@@ -45,6 +47,13 @@ impl Parts {
     /// A place among those who wait for answers; none when there are too many.
     pub(super) fn place(&self, limit: usize) -> Option<PlaceInLine> {
         PlaceInLine::take(&self.waiting, limit)
+    }
+
+    /// Does what no client waits for, of what others sent: a panic on the way is survived, counted and told. `what` says what it is.
+    pub(crate) async fn apart(&self, what: &str, work: impl Future<Output = ()>) {
+        if let Err(panicked) = self.recovery.survive(work).await {
+            self.recovery.tell(what, &panicked);
+        }
     }
 
     /// A place among those to whom a zone is given away; none when there are too many.

@@ -11,7 +11,7 @@ use crate::{
     chain::Port,
     corefile::Scheme,
     destination::Destination,
-    message::{Head, Rcode, Request, question},
+    message::{Expanded, Head, Rcode, Request, expand, question, rtype},
     name::{Name, QueryName},
 };
 
@@ -85,8 +85,10 @@ pub struct Query {
     pub arrival: Arrival,
     /// When.
     pub now: Instant,
-    /// The EDNS options that the client sent.
+    /// The EDNS options that the client sent; none where they are too many.
     pub options: Box<[u8]>,
+    /// What the client's message has beside its question and EDNS; mostly nothing.
+    pub records: Vec<Expanded>,
     /// EDNS options that go to upstreams with it (`rewrite edns0`).
     pub onward: Box<[u8]>,
     /// How many questions of this server's own lie between it and the client's.
@@ -109,7 +111,8 @@ impl Query {
             question: request.question.into(),
             arrival: *arrival,
             now,
-            options: request.options.into(),
+            options: Some(request.options).filter(|options| options.len() <= MOST).unwrap_or_default().into(),
+            records: request.records.map_or_else(Vec::new, |(counts, body)| beside(&request.name, counts, body)),
             onward: Box::default(),
             depth: 0,
             searched: false,
@@ -147,6 +150,20 @@ impl Query {
             now: self.now,
         }
     }
+}
+
+/// What a message may have beside its question, and in the options of its EDNS, in bytes each: more than any honest query has.
+const MOST: usize = 4096;
+
+/// The records behind a message's question, but for that of EDNS; none where they are too many.
+fn beside(name: &QueryName, counts: [u16; 3], body: &[u8]) -> Vec<Expanded> {
+    if body.len() > MOST {
+        return Vec::new();
+    }
+    let all = Answer { counts, body: body.into(), ..Answer::code(Rcode::NOERROR) };
+    let mut records = expand(&Name::from_query(name), &all);
+    records.retain(|record| record.rtype != rtype::OPT);
+    records
 }
 
 /// Who was asked for an answer.

@@ -56,8 +56,8 @@ pub(super) struct Seal {
 }
 
 impl Server {
-    /// Answers a packet into `out`, or says that it takes time.
-    pub fn handle(&self, packet: &[u8], arrival: &Arrival, now: Instant, out: &mut Vec<u8>) -> Outcome {
+    /// Answers a packet into `out`, or says that it takes time; its signature is looked at first.
+    pub(super) fn opened(&self, packet: &[u8], arrival: &Arrival, now: Instant, out: &mut Vec<u8>) -> Outcome {
         let keys = &self.parts.keys;
         if keys.is_empty() || !looks_signed(packet) {
             return self.answer(packet, Seal::default(), arrival, now, out);

@@ -4,6 +4,7 @@ mod debug;
 mod labels;
 mod loops;
 mod overload;
+mod panics;
 mod reports;
 
 use super::{

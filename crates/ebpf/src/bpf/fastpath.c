@@ -129,7 +129,7 @@ struct {
     __type(value, __u64);
 } counters SEC(".maps");
 
-// A packet as far as it matters here. `identity`: what tells it from others of its flow and is never translated. `flags`: of TCP. `class`: the type of service, of IPv6 with the flow label. `hops`: the time to live.
+// A packet as far as it matters here. `identity`: what tells it from others of its flow and is never translated. `flags`: of TCP. `class`: the type of service, of IPv6 with the flow label. `hops`: the time to live. `own`: the length of the transport's header.
 struct packet {
     union key key;
     __u8 *data;
@@ -139,6 +139,7 @@ struct packet {
     __u32 largest;
     __u8 flags;
     __u8 is_v6;
+    __u8 own;
 };
 
 static __always_inline void count(__u32 what)
@@ -203,6 +204,7 @@ static __always_inline int read_ports(struct __sk_buff *skb, struct packet *pack
     }
     ports[0] = ((__be16 *)start)[0];
     ports[1] = ((__be16 *)start)[1];
+    packet->own = own;
     packet->largest = skb->gso_size ? header + own + skb->gso_size : skb->len - ETH_HLEN;
     return 1;
 }
@@ -358,6 +360,42 @@ static __always_inline int translate_sum(struct __sk_buff *skb, struct packet *p
     return packet->data + ports_at(packet) + sizeof(leaves) <= (__u8 *)(long)skb->data_end;
 }
 
+#ifdef FLOWS
+// Counts a packet to the pod behind a device by what was read of it; `key` is as it leaves.
+static __attribute__((noinline)) int count_led(struct __sk_buff *skb, struct packet *packet, __u32 device)
+{
+    struct seen seen;
+    __builtin_memset(&seen, 0, sizeof(seen));
+    seen.key.device = device;
+    seen.into = 1;
+    seen.packets = 1;
+    seen.bytes = skb->len - ETH_HLEN;
+    if (packet->is_v6) {
+        struct flow_v6 *key = &packet->key.v6;
+        __builtin_memcpy(seen.key.remote, key->addrs, 16);
+        __builtin_memcpy(seen.key.local, key->addrs + 4, 16);
+        seen.key.remote_port = key->ports[0];
+        seen.key.local_port = key->ports[1];
+        seen.key.protocol = key->protocol;
+    } else {
+        struct flow_v4 *key = &packet->key.v4;
+        mapped(seen.key.remote, key->addrs[0]);
+        mapped(seen.key.local, key->addrs[1]);
+        seen.key.remote_port = key->ports[0];
+        seen.key.local_port = key->ports[1];
+        seen.key.protocol = key->protocol;
+    }
+    if (!is_wanted(&seen))
+        return 0;
+    // Of TCP that is the sequence number.
+    seen.seq = bpf_htonl(packet->identity);
+    seen.flags = packet->flags;
+    measure(skb, &seen, ports_at(packet), packet->own);
+    tally(skb, &seen);
+    return 0;
+}
+#endif
+
 // The packet leaves as the one that proved its flow did.
 static __always_inline int forward(struct __sk_buff *skb, struct packet *packet, struct flow *flow)
 {
@@ -394,8 +432,11 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *packet,
     count(FORWARDED);
 #ifdef FLOWS
     // It does not pass the egress where packets to this pod are counted.
-    if (to_peer)
-        count_flow(skb, to, 1);
+    if (to_peer) {
+        if (flow->translated)
+            packet->key = flow->leaves_as;
+        count_led(skb, packet, to);
+    }
 #endif
     return to_peer ? bpf_redirect_peer(to, 0) : bpf_redirect(to, 0);
 }

@@ -4,6 +4,24 @@
 #define ASKED
 #include "flows.h"
 
+// Counts a packet of the pod behind the device: 0, one that it sent; 1, one that comes to it. Where it is an error of ICMP, where that begins in it;
+// else 0.
+static __attribute__((noinline)) int count_flow(struct __sk_buff *skb, __u32 into)
+{
+    struct seen seen;
+    __builtin_memset(&seen, 0, sizeof(seen));
+    seen.key.device = skb->ifindex;
+    seen.into = into & 1;
+    seen.packets = 1;
+    seen.bytes = skb->len - ETH_HLEN;
+    int counts = skb->protocol == bpf_htons(ETH_P_IP)     ? see_v4(skb, &seen, ETH_HLEN, 0)
+                 : skb->protocol == bpf_htons(ETH_P_IPV6) ? see_v6(skb, &seen, ETH_HLEN, 0)
+                                                          : 0;
+    if (counts && seen.wanted)
+        tally(skb, &seen);
+    return seen.error;
+}
+
 // Notes an error of ICMP, which begins at `at`, in the entry of the flow that it quotes a packet of: that went the other way. Only what who began the
 // flow is told of matters: answers that come too late are refused every day.
 static __attribute__((noinline)) int note_error(struct __sk_buff *skb, __u32 at, __u32 into)
@@ -44,7 +62,7 @@ static __attribute__((noinline)) int note_error(struct __sk_buff *skb, __u32 at,
 
 static __always_inline int see(struct __sk_buff *skb, __u32 into)
 {
-    __u32 error = count_flow(skb, skb->ifindex, into);
+    __u32 error = count_flow(skb, into);
     // The fast path leads none to a pod.
     if (error)
         note_error(skb, error, into);

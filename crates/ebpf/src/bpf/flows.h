@@ -91,6 +91,13 @@ struct missed {
     __u64 connections;
 };
 
+// A bit for each flow without room that no protocol opens, by its hash: how many are set tells how many flows there were, about (linear counting;
+// Whang, Vander-Zanden and Taylor, 1990).
+#define MARK_WORDS 1024
+struct marks {
+    __u64 words[MARK_WORDS];
+};
+
 struct range {
     __u32 length;
     __be32 addr[4];
@@ -116,6 +123,23 @@ struct {
     __type(key, __u32);
     __type(value, struct missed);
 } flow_missed SEC(".maps");
+
+// By device, while any flow of it finds no room; whoever reads takes them out.
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 1024);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, __u32);
+    __type(value, struct marks);
+} flow_marks SEC(".maps");
+
+// With no bit set, as each begins: no stack has room for one.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct marks);
+} flow_blank SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -162,7 +186,25 @@ struct seen {
     __u8 into;
     // It opens a connection that goes on in the entry of one that has ended.
     __u8 merged;
+    // Flows with that other end are asked for.
+    __u8 wanted;
 };
+
+// Copies `length` bytes of a packet from `at`, which is a multiple of four behind the Ethernet header and not beyond 16383: without a call where the
+// packet's first part has them. 0: done.
+static __always_inline long load(struct __sk_buff *skb, __u32 at, void *to, __u32 length)
+{
+    __u64 offset = at;
+    // The verifier has to see that it is not far, and that what is compared is what is read.
+    asm volatile("%0 &= 16383" : "+r"(offset));
+    __u8 *from = (__u8 *)(long)skb->data + offset;
+    asm volatile("" : "+r"(from));
+    if (from + length <= (__u8 *)(long)skb->data_end) {
+        __builtin_memcpy(to, __builtin_assume_aligned(from, 4), length);
+        return 0;
+    }
+    return bpf_skb_load_bytes(skb, at, to, length);
+}
 
 static __always_inline int ring(__u32 kind, struct flow_key *key, struct counted *counted)
 {
@@ -190,6 +232,40 @@ static __always_inline int opens(struct seen *seen)
     return seen->key.protocol == IPPROTO_TCP && (seen->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
+static __always_inline __u64 stir(__u64 hash, __u64 more)
+{
+    hash = (hash ^ more) * 0xff51afd7ed558ccdULL;
+    return hash ^ hash >> 32;
+}
+
+static __always_inline __u64 stir_addr(__u64 hash, __be32 *addr)
+{
+    hash = stir(hash, (__u64)addr[0] << 32 | addr[1]);
+    return stir(hash, (__u64)addr[2] << 32 | addr[3]);
+}
+
+static __always_inline void mark(struct seen *seen)
+{
+    __u32 device = seen->key.device, first = 0;
+    struct marks *marks = bpf_map_lookup_elem(&flow_marks, &device);
+    if (!marks) {
+        struct marks *blank = bpf_map_lookup_elem(&flow_blank, &first);
+        if (!blank)
+            return;
+        bpf_map_update_elem(&flow_marks, &device, blank, BPF_NOEXIST);
+        marks = bpf_map_lookup_elem(&flow_marks, &device);
+    }
+    if (!marks)
+        return;
+    // Ports that follow one another must not lie evenly: the estimate is of what chance would do.
+    __u64 hash = stir(seen->key.protocol, (__u32)seen->key.local_port << 16 | seen->key.remote_port);
+    hash = stir(stir_addr(stir_addr(hash, seen->key.local), seen->key.remote), device);
+    __u64 *word = &marks->words[hash >> 54 & (MARK_WORDS - 1)], bit = 1ULL << (hash >> 48 & 63);
+    // Not in one step: to lose one to another processor once in millions is nothing to an estimate, and an older instruction set has no such step.
+    if (!(*word & bit))
+        *word |= bit;
+}
+
 static __always_inline void miss(struct seen *seen)
 {
     __u32 device = seen->key.device;
@@ -206,6 +282,8 @@ static __always_inline void miss(struct seen *seen)
     }
     if (opens(seen))
         __sync_fetch_and_add(&missed->connections, 1);
+    else if (seen->key.protocol != IPPROTO_TCP && seen->key.protocol != IPPROTO_SCTP)
+        mark(seen);
 }
 
 // A message of ICMP goes by its type; an echo by its identifier besides, and a reply by the type of its request.
@@ -223,25 +301,34 @@ static __always_inline int is_error(__u32 protocol, __u8 type)
     return protocol == IPPROTO_ICMP ? type == 3 || type == 11 : type >= 1 && type <= 4;
 }
 
+// How much it is, whose transport's header is at `at` and has `own` bytes: as many packets as leave by a link that takes no larger ones.
+static __always_inline void measure(struct __sk_buff *skb, struct seen *seen, __u32 at, __u32 own)
+{
+    seen->payload = skb->len - at > own ? skb->len - at - own : 0;
+    if (skb->gso_size && skb->gso_segs > 1) {
+        seen->packets = skb->gso_segs;
+        seen->bytes += (seen->packets - 1) * (at - ETH_HLEN + own);
+    }
+}
+
 // Reads what is behind the IP headers at `at`. 0: it does not count.
 static __always_inline int read_transport(struct __sk_buff *skb, struct seen *seen, __u32 protocol, __u32 at)
 {
     __be16 *near = seen->into ? &seen->key.remote_port : &seen->key.local_port;
     __be16 *far = seen->into ? &seen->key.local_port : &seen->key.remote_port;
-    __u8 head[16];
+    __u8 head[16] __attribute__((aligned(8)));
     __u32 own = 8;
     seen->key.protocol = protocol;
     if (protocol == IPPROTO_TCP) {
-        if (bpf_skb_load_bytes(skb, at, head, 14))
+        if (load(skb, at, head, 16))
             return 1;
         own = (head[12] >> 4) * 4;
         seen->flags = head[13];
         seen->seq = bpf_htonl(*(__be32 *)(head + 4));
-        seen->payload = skb->len - at > own ? skb->len - at - own : 0;
         *near = *(__be16 *)head;
         *far = *(__be16 *)(head + 2);
     } else if (protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP) {
-        if (bpf_skb_load_bytes(skb, at, head, 8))
+        if (load(skb, at, head, 8))
             return 1;
         *near = *(__be16 *)head;
         *far = *(__be16 *)(head + 2);
@@ -259,11 +346,7 @@ static __always_inline int read_transport(struct __sk_buff *skb, struct seen *se
         if (is_error(protocol, type))
             seen->error = at;
     }
-    // As many as leave by a link that takes no larger ones.
-    if (skb->gso_size && skb->gso_segs > 1) {
-        seen->packets = skb->gso_segs;
-        seen->bytes += (seen->packets - 1) * (at - ETH_HLEN + own);
-    }
+    measure(skb, seen, at, own);
     return 1;
 }
 
@@ -292,15 +375,37 @@ static __always_inline void mapped(__be32 *addr, __be32 v4)
     addr[3] = v4;
 }
 
+// Only flows whose other end may be a pod, if that is what is asked for.
+static __always_inline int is_wanted(struct seen *seen)
+{
+    __u32 first = 0;
+    __u64 *settings = bpf_map_lookup_elem(&flow_settings, &first);
+    if (!settings || !(*settings & ONLY_RANGES))
+        return 1;
+    struct range range = {.length = 128};
+    __builtin_memcpy(range.addr, seen->key.remote, 16);
+    return bpf_map_lookup_elem(&flow_ranges, &range) != 0;
+}
+
+// Whether the rest of a packet between these addresses need not be read. Others may quote one that counts (ICMP), and headers before the last one do
+// not tell.
+static __always_inline int is_passed_over(struct seen *seen, __u32 protocol)
+{
+    seen->wanted = is_wanted(seen);
+    return !seen->wanted && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP);
+}
+
 // Reads a packet whose IP header is at `from`, or one that is quoted there.
 static __always_inline int see_v4(struct __sk_buff *skb, struct seen *seen, __u32 from, int quoted)
 {
     struct iphdr ip;
-    if (bpf_skb_load_bytes(skb, from, &ip, sizeof(ip)))
+    if (quoted ? bpf_skb_load_bytes(skb, from, &ip, sizeof(ip)) : load(skb, from, &ip, sizeof(ip)))
         return 0;
     mapped(seen->key.local, seen->into ? ip.daddr : ip.saddr);
     mapped(seen->key.remote, seen->into ? ip.saddr : ip.daddr);
     seen->key.protocol = ip.protocol;
+    if (!quoted && is_passed_over(seen, ip.protocol))
+        return 0;
     // What follows of a datagram in parts has no ports.
     if (ip.frag_off & bpf_htons(0x1fff))
         return 1;
@@ -311,10 +416,12 @@ static __always_inline int see_v4(struct __sk_buff *skb, struct seen *seen, __u3
 static __always_inline int see_v6(struct __sk_buff *skb, struct seen *seen, __u32 from, int quoted)
 {
     struct ipv6hdr ip;
-    if (bpf_skb_load_bytes(skb, from, &ip, sizeof(ip)))
+    if (quoted ? bpf_skb_load_bytes(skb, from, &ip, sizeof(ip)) : load(skb, from, &ip, sizeof(ip)))
         return 0;
     __builtin_memcpy(seen->key.local, seen->into ? &ip.daddr : &ip.saddr, 16);
     __builtin_memcpy(seen->key.remote, seen->into ? &ip.saddr : &ip.daddr, 16);
+    if (!quoted && is_passed_over(seen, ip.nexthdr))
+        return 0;
     __u32 next = ip.nexthdr, at = from + sizeof(ip);
     for (int count = 0; count < EXTENSIONS; count++) {
         __u8 head[4];
@@ -331,18 +438,6 @@ static __always_inline int see_v6(struct __sk_buff *skb, struct seen *seen, __u3
         next = head[0];
     }
     return quoted ? read_quoted(skb, seen, next, at) : read_transport(skb, seen, next, at);
-}
-
-// Only flows whose other end may be a pod, if that is what is asked for.
-static __always_inline int is_wanted(struct seen *seen)
-{
-    __u32 first = 0;
-    __u64 *settings = bpf_map_lookup_elem(&flow_settings, &first);
-    if (!settings || !(*settings & ONLY_RANGES))
-        return 1;
-    struct range range = {.length = 128};
-    __builtin_memcpy(range.addr, seen->key.remote, 16);
-    return bpf_map_lookup_elem(&flow_ranges, &range) != 0;
 }
 
 // Who began it: whoever sends the SYN, or, in the middle of it, whoever does not have the one port below 1024; else who is seen first.
@@ -423,7 +518,7 @@ static __always_inline int is_another(struct seen *seen, struct counted *counted
 }
 
 // The packet's entry, which is made where there is none; 0: there is no room.
-static __always_inline struct counted *entry(struct __sk_buff *skb, struct seen *seen, __u64 now)
+static __always_inline struct counted *entry(struct __sk_buff *skb, struct seen *seen)
 {
     struct counted *counted = bpf_map_lookup_elem(&flow_entries, &seen->key);
     __u64 how = BPF_NOEXIST;
@@ -444,7 +539,8 @@ static __always_inline struct counted *entry(struct __sk_buff *skb, struct seen 
     if (!fresh)
         return 0;
     __builtin_memset(fresh, 0, sizeof(*fresh));
-    fresh->first = fresh->last = now;
+    // Told from others of its key by this, so that it is exact.
+    fresh->first = fresh->last = bpf_ktime_get_ns();
     fresh->remote_began = remote_began(seen);
 #ifdef ASKED
     ask_socket(skb, seen, fresh);
@@ -461,7 +557,7 @@ static __always_inline struct counted *entry(struct __sk_buff *skb, struct seen 
     return counted;
 }
 
-static __always_inline void count_tcp(struct seen *seen, struct counted *counted, struct way *way, __u64 now)
+static __always_inline void count_tcp(struct seen *seen, struct counted *counted, struct way *way)
 {
     __u32 taken = seen->payload + !!(seen->flags & TCP_SYN) + !!(seen->flags & TCP_FIN), end = seen->seq + taken;
     if (taken) {
@@ -472,10 +568,10 @@ static __always_inline void count_tcp(struct seen *seen, struct counted *counted
     }
     way->flags |= seen->flags | (taken ? NEXT_KNOWN : 0);
     if (seen->flags & TCP_SYN && !(seen->flags & TCP_ACK) && !counted->opened)
-        counted->opened = now;
+        counted->opened = bpf_ktime_get_ns();
     if (!counted->handshake && counted->opened && seen->into == counted->remote_began && !(seen->flags & TCP_SYN)
         && seen->flags & TCP_ACK && way_of(counted, !seen->into)->flags & TCP_SYN)
-        counted->handshake = (now - counted->opened) / 1000 + 1;
+        counted->handshake = (bpf_ktime_get_ns() - counted->opened) / 1000 + 1;
     if (seen->flags & TCP_RST)
         __sync_fetch_and_add(&way->resets, 1);
     if (seen->flags & TCP_FIN)
@@ -486,39 +582,28 @@ static __always_inline void count_tcp(struct seen *seen, struct counted *counted
     }
 }
 
-// Counts a packet of the pod behind a device: 0, one that it sent; 1, one that comes to it. Where it is an error of ICMP, where that begins in it;
-// else 0.
-static __attribute__((noinline)) int count_flow(struct __sk_buff *skb, __u32 device, __u32 into)
+// Counts a packet that was read.
+static __always_inline void tally(struct __sk_buff *skb, struct seen *seen)
 {
-    struct seen seen;
-    __builtin_memset(&seen, 0, sizeof(seen));
-    seen.key.device = device;
-    seen.into = into & 1;
-    seen.packets = 1;
-    seen.bytes = skb->len - ETH_HLEN;
-    int counts = skb->protocol == bpf_htons(ETH_P_IP)     ? see_v4(skb, &seen, ETH_HLEN, 0)
-                 : skb->protocol == bpf_htons(ETH_P_IPV6) ? see_v6(skb, &seen, ETH_HLEN, 0)
-                                                          : 0;
-    if (!counts || !is_wanted(&seen))
-        return seen.error;
-    __u64 now = bpf_ktime_get_ns();
-    struct counted *counted = entry(skb, &seen, now);
-    if (!counted || seen.merged)
-        miss(&seen);
+    struct counted *counted = entry(skb, seen);
+    if (!counted || seen->merged)
+        miss(seen);
     if (!counted)
-        return seen.error;
-    struct way *way = way_of(counted, seen.into);
-    __sync_fetch_and_add(&way->packets, seen.packets);
-    __sync_fetch_and_add(&way->bytes, seen.bytes);
-    counted->last = now;
+        return;
+    struct way *way = way_of(counted, seen->into);
+    __sync_fetch_and_add(&way->packets, seen->packets);
+    __sync_fetch_and_add(&way->bytes, seen->bytes);
+    // As of the last tick: asking the clock costs as much as the rest. The first packet's time is exact, and may be later than that.
+    __u64 now = bpf_ktime_get_coarse_ns();
+    if (counted->last < now)
+        counted->last = now;
     // An answer; or the next packet, as each one that is too large for a link gets an error of its own.
-    if (counted->error_by && (seen.into != counted->remote_began || counted->error_by & ERROR_TOO_BIG))
+    if (counted->error_by && (seen->into != counted->remote_began || counted->error_by & ERROR_TOO_BIG))
         counted->error_by = 0;
-    if (seen.key.protocol == IPPROTO_TCP)
-        count_tcp(&seen, counted, way, now);
-    else if (seen.key.protocol == IPPROTO_SCTP && (seen.chunk == SCTP_ABORT || seen.chunk == SCTP_SHUTDOWN_COMPLETE) && !counted->ended) {
+    if (seen->key.protocol == IPPROTO_TCP)
+        count_tcp(seen, counted, way);
+    else if (seen->key.protocol == IPPROTO_SCTP && (seen->chunk == SCTP_ABORT || seen->chunk == SCTP_SHUTDOWN_COMPLETE) && !counted->ended) {
         counted->ended = 1;
-        ring(ENDED, &seen.key, counted);
+        ring(ENDED, &seen->key, counted);
     }
-    return seen.error;
 }

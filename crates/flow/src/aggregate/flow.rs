@@ -1,20 +1,25 @@
 //! One flow that is under way.
 
+mod rest;
+
 use std::net::SocketAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use podnet_model::NodeName;
+pub(super) use rest::Rest;
 use uuid::Uuid;
 
 use super::{Scene, class, outcome::Evidence};
 use crate::{
     entry::{Entry, EntryKey, Transport, Way},
     names::Names,
-    record::{Asked, Cause, End, FlowId, Key, Record, Report, Reporter},
+    record::{Asked, AtDestination, Cause, End, FlowId, Key, Record, Report, Reporter},
 };
 
 /// A packet passes both ends' interfaces nearly at once.
 const NEARLY: SignedDuration = SignedDuration::from_millis(1);
+/// So much later than told the last packet may have been: its time is that of a tick of the kernel, of which there are 100 in a second at least.
+const TICKS: SignedDuration = SignedDuration::from_millis(20);
 /// A flow whose protocol says that it is over, and that is not older, is told once: as it ends.
 const SHORT: SignedDuration = SignedDuration::from_secs(5);
 /// What ids of flows are made in.
@@ -31,6 +36,8 @@ pub(super) enum Side {
 struct Counted {
     entry: Entry,
     is_open: bool,
+    /// Its packets as it rang for its end; 0: it did not.
+    rang: u64,
 }
 
 /// What may be another thing by the time that a flow is told.
@@ -122,7 +129,7 @@ impl Flow {
 
     /// An entry at one of its ends.
     pub(super) fn attach(&mut self, side: Side, entry: &Entry, asked: Option<Asked>) {
-        *self.counted_mut(side) = Some(Box::new(Counted { entry: *entry, is_open: true }));
+        *self.counted_mut(side) = Some(Box::new(Counted { entry: *entry, is_open: true, rang: 0 }));
         self.idle = None;
         self.asked = self.asked.take().or(asked.map(Box::new));
     }
@@ -164,7 +171,7 @@ impl Flow {
     }
 
     /// Its entries in the kernel.
-    fn open(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn open(&self) -> impl Iterator<Item = &Entry> {
         let all = [&self.at_source, &self.at_destination].into_iter().flatten();
         all.filter(|counted| counted.is_open).map(|counted| &counted.entry)
     }
@@ -191,7 +198,7 @@ impl Flow {
             Side::Destination => (other, entry),
         };
         let apart = destination.first.duration_since(source.first);
-        let is_within = !source.ended || destination.first <= source.last.saturating_add(NEARLY).unwrap_or(source.last);
+        let is_within = !source.ended || destination.first <= source.last.saturating_add(TICKS).unwrap_or(source.last);
         (apart >= -NEARLY && is_within).then(|| apart.abs())
     }
 
@@ -249,8 +256,22 @@ impl Flow {
             sent,
             received,
             handshake_micros: handshake.filter(|micros| *micros > 0).max(),
-            destination_counts: None,
+            destination_counts: self.lost_between(report, node, (sent, received)),
         }
+    }
+
+    /// What was counted at the destination's end, where that is this node's as well and it is over with something else there.
+    fn lost_between(
+        &self,
+        report: Report,
+        node: &NodeName,
+        (sent, received): (Way, Way),
+    ) -> Option<Box<AtDestination>> {
+        let (Some(_), Some(destination)) = (&self.at_source, &self.at_destination) else { return None };
+        let there = AtDestination { node: node.clone(), sent: destination.entry.into, received: destination.entry.out };
+        let is_other = |one: Way, other: Way| (one.packets, one.bytes) != (other.packets, other.bytes);
+        let differs = is_other(there.sent, sent) || is_other(there.received, received);
+        (report == Report::End && differs).then(|| Box::new(there))
     }
 
     /// Whose packets these are may be known later than that they came.

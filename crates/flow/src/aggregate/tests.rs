@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    convert::Infallible,
     net::SocketAddr,
     sync::Arc,
 };
@@ -17,8 +18,10 @@ use crate::{
 
 mod account;
 mod causes;
+mod early;
 mod gone;
 mod late;
+mod lost;
 mod services;
 
 fn at(millis: i64) -> Timestamp {
@@ -142,6 +145,19 @@ impl Kernel {
     }
 }
 
+impl Entries for BTreeMap<EntryKey, Entry> {
+    type Error = Infallible;
+
+    fn look(&mut self, entry: &Entry) -> Result<Option<Entry>, Infallible> {
+        Ok(self.get(&entry.key).copied())
+    }
+
+    fn take(&mut self, entry: &Entry) -> Result<Option<Entry>, Infallible> {
+        let is_same = |there: &Entry| there.born == entry.born && there.packets() == entry.packets();
+        Ok(if self.get(&entry.key).is_some_and(is_same) { self.remove(&entry.key) } else { None })
+    }
+}
+
 struct Reader {
     aggregator: Aggregator,
     names: Names,
@@ -164,15 +180,17 @@ impl Reader {
 
     fn drain(&mut self, kernel: &mut Kernel, hears: bool) {
         let bells: Vec<Bell> = kernel.bells.drain(..).collect();
-        self.with(kernel.now, |aggregator, scene, told| {
+        let (now, map) = (kernel.now, &mut kernel.map);
+        self.with(now, |aggregator, scene, told| {
             for bell in bells {
                 match bell {
-                    Bell::Ended(entry) if hears => drop(aggregator.observe(&entry, scene, told)),
+                    Bell::Ended(entry) if hears => aggregator.rang(&entry, scene, told),
                     Bell::Ended(_) => {}
                     // The kernel keeps counting in the old entry where it cannot ring.
                     Bell::Replaced(entry) => aggregator.over(&entry, scene),
                 }
             }
+            aggregator.take_ended(map, scene, told).unwrap();
             aggregator.settle(false, scene, told);
         });
     }
@@ -210,8 +228,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (0..CONNECTIONS.len(), any::<bool>(), prop::bool::weighted(0.25))
             .prop_map(|(connection, answers, ends)| Step::Packet { connection, answers, ends }),
-        2 => prop_oneof![1..20_i64, 900..1100_i64, 59_000..61_000_i64].prop_map(Step::Wait),
-        1 => any::<bool>().prop_map(|hears| Step::Drain { hears }),
+        2 => prop_oneof![1..20_i64, 150..250_i64, 900..1100_i64, 59_000..61_000_i64].prop_map(Step::Wait),
+        2 => prop::bool::weighted(0.75).prop_map(|hears| Step::Drain { hears }),
         2 => Just(Step::Scan),
         1 => Just(Step::Restart),
     ]

@@ -12,7 +12,7 @@ use std::fmt;
 
 pub use self::{
     answer::{Answer, Authenticated, Topic, answer, authenticated, handshake, lacking, produced, topic},
-    batch::batch,
+    batch::{Gzip, batch},
     partition::partition,
 };
 

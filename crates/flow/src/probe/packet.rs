@@ -17,6 +17,9 @@ const ROOM: u32 = 65_536;
 /// An INIT chunk (RFC 9260, section 3.3.2), and its length in bytes.
 const INIT: u8 = 1;
 const INIT_LENGTH: u16 = 20;
+/// A parameter that fills an INIT up and means nothing (RFC 4820, section 3), and its own header in bytes.
+const PAD: u16 = 0x8005;
+const PAD_HEADER: u16 = 4;
 /// Behind the mark of a datagram: whoever finds it in a log knows what it was.
 const TEXT: &[u8] = b" podnet trace --live";
 
@@ -42,12 +45,22 @@ impl Probe {
     /// The whole packet, its IP header first; none where the addresses are of two families.
     #[must_use]
     pub fn packet(self, source: SocketAddr, destination: SocketAddr) -> Option<Vec<u8>> {
+        self.packet_of(source, destination, 0)
+    }
+
+    /// The same, filled up with zeros to `size` bytes where it is shorter, and never to be taken apart on its way: so it comes through where
+    /// packets of this size do. One of SCTP may be up to 3 bytes shorter. Data with a SYN is nothing to a kernel that did not ask for it (RFC
+    /// 9293, section 3.4).
+    #[must_use]
+    pub fn packet_of(self, source: SocketAddr, destination: SocketAddr, size: u16) -> Option<Vec<u8>> {
         let ports = [source.port().to_be_bytes(), destination.port().to_be_bytes()].concat();
+        let header = if source.is_ipv4() { 20 } else { 40 };
+        let room = size.saturating_sub(header);
         let (mut segment, checksum_at) = match self.protocol {
-            Protocol::Tcp => (self.syn(ports), Some(16)),
-            Protocol::Udp => (self.datagram(ports), Some(6)),
+            Protocol::Tcp => (self.syn(ports, room), Some(16)),
+            Protocol::Udp => (self.datagram(ports, room), Some(6)),
             // Of the addresses it knows nothing.
-            Protocol::Sctp => (self.init(ports), None),
+            Protocol::Sctp => (self.init(ports, room), None),
         };
         let protocol = self.protocol.number();
         let length = u16::try_from(segment.len()).ok()?;
@@ -76,40 +89,54 @@ impl Probe {
         Some(packet)
     }
 
-    fn syn(self, mut segment: Vec<u8>) -> Vec<u8> {
+    fn syn(self, mut segment: Vec<u8>, room: u16) -> Vec<u8> {
         segment.extend(self.sequence().to_be_bytes());
         segment.extend([0; 4]);
         // Five words of header.
         segment.extend([5 << 4, SYN]);
         segment.extend(WINDOW.to_be_bytes());
         segment.extend([0; 4]);
+        fill(&mut segment, room);
         segment
     }
 
     /// With its checksum.
-    fn init(self, mut packet: Vec<u8>) -> Vec<u8> {
+    fn init(self, mut packet: Vec<u8>, room: u16) -> Vec<u8> {
+        // The common header and the chunk; what is left is filled in words.
+        let left = room.saturating_sub(12 + INIT_LENGTH) / 4 * 4;
         // There is no tag of the other side yet.
         packet.extend([0; 8]);
         packet.extend([INIT, 0]);
-        packet.extend(INIT_LENGTH.to_be_bytes());
+        packet.extend((INIT_LENGTH + left).to_be_bytes());
         packet.extend(self.tag().to_be_bytes());
         packet.extend(ROOM.to_be_bytes());
         // One stream each way.
         packet.extend([0, 1, 0, 1]);
         packet.extend(self.tag().to_be_bytes());
+        if left >= PAD_HEADER {
+            packet.extend(PAD.to_be_bytes());
+            packet.extend(left.to_be_bytes());
+            fill(&mut packet, 12 + INIT_LENGTH + left);
+        }
         let sum = crc32c(&packet).to_le_bytes();
         packet[8..12].copy_from_slice(&sum);
         packet
     }
 
-    fn datagram(self, mut datagram: Vec<u8>) -> Vec<u8> {
-        let payload = [&self.mark.to_be_bytes()[..], TEXT].concat();
+    fn datagram(self, mut datagram: Vec<u8>, room: u16) -> Vec<u8> {
+        let mut payload = [&self.mark.to_be_bytes()[..], TEXT].concat();
+        fill(&mut payload, room.saturating_sub(8));
         let length = u16::try_from(8 + payload.len()).unwrap_or(u16::MAX);
         datagram.extend(length.to_be_bytes());
         datagram.extend([0; 2]);
         datagram.extend(payload);
         datagram
     }
+}
+
+/// With zeros, to so many bytes.
+fn fill(bytes: &mut Vec<u8>, size: u16) {
+    bytes.resize(bytes.len().max(usize::from(size)), 0);
 }
 
 fn v4(protocol: u8, length: u16, addrs: &[u8]) -> Vec<u8> {
@@ -131,7 +158,7 @@ fn v6(protocol: u8, length: u16, addrs: &[u8]) -> Vec<u8> {
     header
 }
 
-/// RFC 9260, appendix A, bit by bit: a probe has 32 bytes.
+/// RFC 9260, appendix A, bit by bit: a probe has 32 bytes, or those of one packet.
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     /// The polynomial of Castagnoli, its bits the other way round.
     const POLYNOMIAL: u32 = 0x82f6_3b78;

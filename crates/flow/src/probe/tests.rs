@@ -94,8 +94,30 @@ fn a_probe_is_known_again_as_it_is_and_in_each_tunnel_with_its_addresses() {
 }
 
 #[test]
+fn one_that_is_filled_up_is_as_long_as_is_asked_for_and_known_again() {
+    for (probe, source, destination, short) in packets() {
+        for size in [1280, 1449] {
+            let packet = probe.packet_of(source, destination, size).unwrap();
+            // What fills an INIT comes in words.
+            let fits = usize::from(size) - packet.len();
+            assert!(if probe.protocol == Protocol::Sctp { fits < 4 } else { fits == 0 }, "{probe:?} {size} {fits}");
+            let seen = &packet[..packet.len().min(SNAP as usize)];
+            assert_eq!(found(probe, seen).map(|found| found.kind), Some(Kind::Probe));
+        }
+        assert_eq!(probe.packet_of(source, destination, 20), Some(short));
+    }
+    // RFC 4820, section 3: a parameter that fills the chunk, whose length counts it.
+    let packet = SCTP.packet_of(addr(ENDS[0][0]), addr(ENDS[0][1]), 100).unwrap();
+    let chunk = &packet[32..];
+    assert_eq!((chunk.len(), &chunk[..4], &chunk[20..24]), (68, &[1, 0, 0, 68][..], &[0x80, 5, 0, 48][..]));
+    assert!(chunk[24..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
 fn its_checksums_are_right() {
-    for (probe, source, _, packet) in packets() {
+    let long = packets().into_iter().map(|(probe, from, to, _)| (probe, from, to, probe.packet_of(from, to, 1449)));
+    let long = long.map(|(probe, from, to, packet)| (probe, from, to, packet.unwrap()));
+    for (probe, source, _, packet) in packets().into_iter().chain(long) {
         let (header, addrs) = if source.is_ipv4() { (20, 12..20) } else { (40, 8..40) };
         if source.is_ipv4() {
             assert_eq!(checksum(&[&packet[..20]]), 0);
@@ -203,7 +225,7 @@ fn other_probes_other_protocols_and_what_is_cut_off_are_nothing() {
 fn what_is_too_much_or_cannot_be_is_refused_and_what_is_said_is_read_again() {
     let watch = |count: usize, probe| Request::Watch(Watch { probe, points: vec![Point::Underlay; count] });
     let named = |name: &str| Request::Watch(Watch { probe: TCP, points: vec![Point::Device(name.to_owned())] });
-    let send = |to: &str| Request::Send(Dispatch { probe: TCP, from: None, to: addr(to) });
+    let send = |to: &str| Request::Send(Dispatch { probe: TCP, from: None, to: addr(to), size: None });
     for (request, unfit) in [
         (watch(64, UDP), Ok(())),
         (watch(0, TCP), Err(Unfit::Points(0))),

@@ -11,7 +11,7 @@ use podnet_planner::ruleset::{BackendAddress, BackendKey, FrontendKey, Sender, S
 
 use super::transaction::{Message, Transaction};
 use crate::netlink::attribute::Writer;
-pub(super) use told::{Kept, Told, Value as ToldValue, count, listed, remove_told};
+pub(super) use told::{Kept, Told, Value as ToldValue, count, counters, listed, remove_told};
 
 // enum nft_set_elem_list_attributes, nft_set_elem_attributes, nft_data_attributes, nft_verdict_attributes
 const LIST_SET: u16 = 2;
@@ -145,17 +145,19 @@ pub(super) enum Value<'a> {
     Goto(&'a str),
     Backend(BackendAddress),
     Number(u32),
-    Limit(Limit),
+    Stateful(Stateful),
 }
 
-/// What an element lets pass; what exceeds it is found.
+/// What an element does with a packet that asks for it, and remembers: what exceeds a limit is found, and nothing else is.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Limit {
+pub(super) enum Stateful {
     Packets(PacketRate),
     Connections(u32),
+    /// Counts it.
+    Counter,
 }
 
-impl Limit {
+impl Stateful {
     /// Writes the expression: its name, then its attributes (`enum nft_limit_attributes`, `nft_connlimit_attributes`).
     pub(super) fn write(self, writer: &mut Writer) {
         const NAME: u16 = 1;
@@ -179,6 +181,11 @@ impl Limit {
                     writer.be32(1, most);
                     writer.be32(2, EXCEEDED);
                 });
+            }
+            Self::Counter => {
+                writer.text(NAME, "counter");
+                // It begins with nothing.
+                writer.nested(DATA, |_| {});
             }
         }
     }
@@ -210,7 +217,7 @@ impl Element<'_> {
             }
             match self.value {
                 Some(Value::Goto(chain)) => writer.nested(DATA, |writer| verdict(writer, GOTO, Some(chain))),
-                Some(Value::Limit(limit)) => writer.nested(EXPRESSION, |writer| limit.write(writer)),
+                Some(Value::Stateful(state)) => writer.nested(EXPRESSION, |writer| state.write(writer)),
                 Some(Value::Backend(_) | Value::Number(_)) | None => {}
             }
             if let Some(data) = self.data() {
@@ -238,8 +245,8 @@ pub(super) fn backend_element(key: BackendKey, to: BackendAddress) -> Element<'s
     Element { value: Some(Value::Backend(to)), ..Element::key(key) }
 }
 
-fn limit_element(addr: IpAddr, limit: Limit) -> Element<'static> {
-    Element { value: Some(Value::Limit(limit)), ..Element::key(addr) }
+fn stateful_element(addr: IpAddr, state: Stateful) -> Element<'static> {
+    Element { value: Some(Value::Stateful(state)), ..Element::key(addr) }
 }
 
 /// The elements of a set. A range is two: its first address, and the first after it, which has no place where the range ends with the
@@ -262,11 +269,12 @@ pub(super) fn set_elements(set: &Set) -> Vec<Element<'static>> {
             .collect(),
         Set::Senders(senders) => senders.iter().map(Element::key).collect(),
         Set::PacketRates(rates) => {
-            rates.iter().map(|(addr, rate)| limit_element(*addr, Limit::Packets(*rate))).collect()
+            rates.iter().map(|(addr, rate)| stateful_element(*addr, Stateful::Packets(*rate))).collect()
         }
         Set::ConnectionLimits(limits) => {
-            limits.iter().map(|(addr, most)| limit_element(*addr, Limit::Connections(*most))).collect()
+            limits.iter().map(|(addr, most)| stateful_element(*addr, Stateful::Connections(*most))).collect()
         }
+        Set::Counters(addrs) => addrs.iter().map(|addr| stateful_element(*addr, Stateful::Counter)).collect(),
         Set::Ranges(ranges) => ranges
             .iter()
             .flat_map(|range| {

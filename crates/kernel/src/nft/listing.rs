@@ -1,5 +1,7 @@
 //! What the kernel holds.
 
+use std::{collections::BTreeMap, net::IpAddr};
+
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use podnet_model::Family;
 use rustix::io::Errno;
@@ -60,6 +62,25 @@ pub(super) fn element_count(
     let family = protocol_family(family);
     gather(connection, family, Message::GetElements, &operation, body, |count, message| {
         *count += element::count(message);
+    })
+}
+
+/// How many packets each address of a set of counters has counted.
+pub(super) fn counters(
+    connection: &mut Connection,
+    family: Family,
+    table: &str,
+    set: &str,
+) -> Result<BTreeMap<IpAddr, u64>, NftError> {
+    let operation = Operation::new("list the counters of", format_args!("{set} in table {table}"));
+    let body = |writer: &mut Writer| {
+        writer.text(TABLE, table);
+        element::name_set(writer, set);
+    };
+    let family = protocol_family(family);
+    // The kernel may tell of an element twice.
+    gather(connection, family, Message::GetElements, &operation, body, |all: &mut BTreeMap<_, _>, message| {
+        all.extend(element::counters(message));
     })
 }
 

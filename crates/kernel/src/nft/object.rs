@@ -7,7 +7,7 @@ use podnet_model::{Family, limits::PacketRate};
 use podnet_planner::ruleset::{Chain, ChainKind, Hook, HookPoint, RuleSet, Set};
 
 use super::{
-    element::{self, Limit, backend_element, set_elements, verdict_element},
+    element::{self, Stateful, backend_element, set_elements, verdict_element},
     rule,
     transaction::{Message, Transaction},
 };
@@ -65,6 +65,7 @@ pub(super) enum Kind {
     Senders,
     PacketRates,
     ConnectionLimits,
+    Counters,
 }
 
 impl Kind {
@@ -79,6 +80,7 @@ impl Kind {
             Set::Senders(_) => Self::Senders,
             Set::PacketRates(_) => Self::PacketRates,
             Set::ConnectionLimits(_) => Self::ConnectionLimits,
+            Set::Counters(_) => Self::Counters,
         }
     }
 
@@ -88,7 +90,7 @@ impl Kind {
         match self {
             Self::VerdictMap => vec![addr, INET_PROTO, INET_SERVICE],
             Self::BackendMap => vec![addr, INET_PROTO, INET_SERVICE, MARK],
-            Self::Addresses | Self::Ranges | Self::PacketRates | Self::ConnectionLimits => vec![addr],
+            Self::Addresses | Self::Ranges | Self::PacketRates | Self::ConnectionLimits | Self::Counters => vec![addr],
             Self::Memory => vec![addr, MARK],
             Self::Numbers => vec![addr, INET_PROTO, INET_SERVICE, MARK],
             Self::Sources => vec![addr, INET_PROTO, INET_SERVICE, addr],
@@ -116,12 +118,13 @@ impl Kind {
             Self::Ranges => (INTERVAL, None),
             Self::Sources => (INTERVAL | CONCATENATED, None),
             Self::Addresses | Self::Pairs | Self::Ports | Self::Senders => (0, None),
-            Self::PacketRates | Self::ConnectionLimits => (EVALUATED, None),
+            Self::PacketRates | Self::ConnectionLimits | Self::Counters => (EVALUATED, None),
         }
     }
 
-    pub(super) fn has_limits(self) -> bool {
-        self.limit().is_some()
+    /// Its elements have a state of their own.
+    pub(super) fn is_stateful(self) -> bool {
+        self.state().is_some()
     }
 
     pub(super) fn has_ranges(self) -> bool {
@@ -140,12 +143,13 @@ impl Kind {
         if self == Self::Sources { self.key(family).into_iter().map(bytes).collect() } else { Vec::new() }
     }
 
-    /// What an element does that names no limit of its own. There is none: the kernel takes limits of elements only in a set that
+    /// What an element does that names nothing of its own. There is none: the kernel takes limits and counters of elements only in a set that
     /// has one.
-    fn limit(self) -> Option<Limit> {
+    fn state(self) -> Option<Stateful> {
         match self {
-            Self::PacketRates => Some(Limit::Packets(PacketRate { rate: 1, burst: 1 })),
-            Self::ConnectionLimits => Some(Limit::Connections(1)),
+            Self::PacketRates => Some(Stateful::Packets(PacketRate { rate: 1, burst: 1 })),
+            Self::ConnectionLimits => Some(Stateful::Connections(1)),
+            Self::Counters => Some(Stateful::Counter),
             _ => None,
         }
     }
@@ -214,8 +218,8 @@ pub(super) fn make_set(transaction: &mut Transaction<'_>, family: Family, name: 
         }
         writer.be32(ID, id);
         describe(writer, kind, family);
-        if let Some(limit) = kind.limit() {
-            writer.nested(EXPRESSION, |writer| limit.write(writer));
+        if let Some(state) = kind.state() {
+            writer.nested(EXPRESSION, |writer| state.write(writer));
         }
     });
 }

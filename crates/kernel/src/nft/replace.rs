@@ -3,6 +3,7 @@
 //! What stays is more than saved work. A packet on its way through rules that go finds their maps empty from the moment on that the new
 //! ones count, and goes untranslated; with maps, chains and elements that stay it finds the same before and after.
 
+mod chains;
 mod compare;
 mod difference;
 mod found;

@@ -126,9 +126,9 @@ fn what_is_too_much_is_not_told() {
 #[test]
 fn another_form_and_another_order_are_named_before_anything_else_is_read() {
     let read = |text: &str| Told::read(text.as_bytes()).unwrap_err().to_string();
-    let other = read(r#"{"version": 3, "order": "little", "node": "something new"}"#);
-    assert!(other.contains("form 3") && other.contains("agents' version"), "{other}");
-    let order = read(r#"{"version": 2, "order": "middle", "node": 1}"#);
+    let other = read(r#"{"version": 4, "order": "little", "node": "something new"}"#);
+    assert!(other.contains("form 4") && other.contains("agents' version"), "{other}");
+    let order = read(r#"{"version": 3, "order": "middle", "node": 1}"#);
     assert!(order.contains("middle-endian"), "{order}");
     let (text, _) = sent(&told(Snapshot::default()));
     assert!(matches!(Told::read(&text.as_bytes()[..text.len() - 1]), Err(Unreadable::Form(_))));

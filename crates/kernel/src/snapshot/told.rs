@@ -10,7 +10,7 @@ use super::Snapshot;
 /// What is told of one node at most, in bytes.
 pub const MOST_BYTES: usize = 64 << 20;
 /// The form that is written and read here: another number for each that older programs would misunderstand.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Of the numbers that are told as registers have them.
 const ORDER: &str = if cfg!(target_endian = "big") { "big" } else { "little" };
 

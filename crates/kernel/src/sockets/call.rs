@@ -1,5 +1,5 @@
-//! What of `bpf(2)` the loader has no words for: whole batches of a map's elements, and programs that are at a cgroup without anybody
-//! who holds them (`linux/bpf.h`).
+//! What of `bpf(2)` the loader has no words for: whole batches of a map's elements, and programs that are at a cgroup, or at a device, without
+//! anybody who holds them (`linux/bpf.h`).
 
 mod elements;
 
@@ -23,7 +23,9 @@ const PROG_QUERY: i32 = 16;
 const ALLOW_MULTI: u32 = 2;
 /// `BPF_F_REPLACE`: in one step, at the same place among others.
 const REPLACE: u32 = 4;
-/// How many programs may be at one place of one cgroup (`BPF_CGROUP_MAX_PROGS`).
+/// `BPF_F_BEFORE`: before all others, where none of them is named.
+const BEFORE: u32 = 8;
+/// How many programs may be at one place of one cgroup (`BPF_CGROUP_MAX_PROGS`), or of one device (`BPF_MPROG_MAX`).
 const MOST_PROGRAMS: usize = 64;
 
 #[repr(C)]
@@ -46,6 +48,11 @@ struct Query {
     ids: u64,
     count: u32,
     padding: u32,
+    program_flags: u64,
+    links: u64,
+    link_flags: u64,
+    // The kernel writes it whatever length it is told.
+    revision: u64,
 }
 
 #[repr(C)]
@@ -106,25 +113,29 @@ pub(crate) struct MapInfo {
     pub(crate) capacity: u32,
 }
 
-/// A program that is at a cgroup.
+/// A program that is at a cgroup, or at a device.
 #[derive(Debug)]
-pub(super) struct Attached {
-    pub(super) id: u32,
-    pub(super) name: String,
-    pub(super) maps: Vec<u32>,
-    pub(super) descriptor: OwnedFd,
+pub(crate) struct Attached {
+    pub(crate) id: u32,
+    pub(crate) name: String,
+    pub(crate) maps: Vec<u32>,
+    pub(crate) descriptor: OwnedFd,
 }
 
 /// The programs that are at a cgroup itself, and not at those that it is in. One that goes meanwhile is left out.
 pub(super) fn attached(cgroup: BorrowedFd<'_>, hook: u32) -> io::Result<Vec<Attached>> {
+    programs(number(cgroup), hook)
+}
+
+/// The programs that are at a device of the calling thread's namespace, by its index, in the order in which packets meet them.
+pub(crate) fn attached_to(device: u32, hook: u32) -> io::Result<Vec<Attached>> {
+    programs(device, hook)
+}
+
+fn programs(target: u32, hook: u32) -> io::Result<Vec<Attached>> {
     let mut ids = [0_u32; MOST_PROGRAMS];
-    let mut query = Query {
-        target: number(cgroup),
-        hook,
-        ids: address(ids.as_mut_ptr()),
-        count: MOST_PROGRAMS as u32,
-        ..Query::default()
-    };
+    let mut query =
+        Query { target, hook, ids: address(ids.as_mut_ptr()), count: MOST_PROGRAMS as u32, ..Query::default() };
     call(PROG_QUERY, &mut query)?;
     let mut found = Vec::new();
     for id in ids.iter().take(query.count as usize) {
@@ -193,6 +204,33 @@ pub(super) fn attach(
 
 pub(super) fn detach(cgroup: BorrowedFd<'_>, hook: u32, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut request = Attach { target: number(cgroup), program: number(program), hook, ..Attach::default() };
+    match call(PROG_DETACH, &mut request) {
+        // Somebody else was faster.
+        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+/// Puts a program at a device of the calling thread's namespace, in place of another one that is there, or before all.
+pub(crate) fn attach_to(
+    device: u32,
+    hook: u32,
+    program: BorrowedFd<'_>,
+    replaced: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let mut request = Attach {
+        target: device,
+        program: number(program),
+        hook,
+        flags: if replaced.is_some() { REPLACE } else { BEFORE },
+        replaced: replaced.map_or(0, number),
+    };
+    call(PROG_ATTACH, &mut request).map(drop)
+}
+
+/// Takes a program away from a device of the calling thread's namespace.
+pub(crate) fn detach_from(device: u32, hook: u32, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut request = Attach { target: device, program: number(program), hook, ..Attach::default() };
     match call(PROG_DETACH, &mut request) {
         // Somebody else was faster.
         Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(()),

@@ -1,7 +1,7 @@
 //! Programs (eBPF) that see what a device receives and sends: filters of a `clsact` that decide themselves (`direct-action`).
 //!
-//! Putting them there makes the kernel wait for nobody, which the newer hooks (`tcx`) do for tens of milliseconds a device; and it
-//! does so since Linux 4.5.
+//! Putting them there makes the kernel wait for nobody, which the newer hooks ([`tcx`](super::tcx)) do for tens of milliseconds a device; and
+//! it does so since Linux 4.5.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::discovery::v1 as api;
+use k8s_openapi::{Metadata, api::discovery::v1 as api, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
 use super::{Faults, Invalid, Object, Partly, service::PROXY_NAME};
 use crate::{
     Endpoint, EndpointSlice, PodAddr, PodKey, ServiceKey, SliceKey, TargetPort,
     endpoints::{EndpointPort, Hints, ImportedSlice},
+    excerpt::{self, Address},
+    names::interned,
 };
 
 /// The label selector of slices that belong to ServiceImports: by this label they do.
@@ -25,6 +27,10 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 /// The annotation with the time of the change that a slice tells.
 const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
+/// The labels and annotations that are read of a slice.
+pub(crate) const SLICE_KEYS: [&str; 6] =
+    [SERVICE_NAME, HEADLESS, PROXY_NAME, IMPORTED_SLICES, SOURCE_CLUSTER, TRIGGER_TIME];
+
 /// What can be taken of it, wrong ports and endpoints left out.
 impl TryFrom<&api::EndpointSlice> for EndpointSlice {
     type Error = Invalid;
@@ -40,6 +46,15 @@ impl TryFrom<&api::EndpointSlice> for Partly<EndpointSlice> {
     type Error = Invalid;
 
     fn try_from(slice: &api::EndpointSlice) -> Result<Self, Invalid> {
+        Self::try_from(&excerpt::EndpointSlice::from(slice))
+    }
+}
+
+/// As of a whole one.
+impl TryFrom<&excerpt::EndpointSlice> for Partly<EndpointSlice> {
+    type Error = Invalid;
+
+    fn try_from(slice: &excerpt::EndpointSlice) -> Result<Self, Invalid> {
         slice_of(SERVICE_NAME, "the name of the Service that it belongs to", slice)
     }
 }
@@ -61,15 +76,15 @@ impl TryFrom<&api::EndpointSlice> for Partly<ImportedSlice> {
             return Err(object.value(field(), cluster, "a DNS label: 1 to 63 letters, digits and dashes"));
         }
         let Partly { right: slice, faults } =
-            slice_of(IMPORTED_SLICES, "the name of the ServiceImport that it belongs to", slice)?;
+            slice_of(IMPORTED_SLICES, "the name of the ServiceImport that it belongs to", &slice.into())?;
         Ok(Self { right: ImportedSlice { cluster: cluster.into(), slice }, faults })
     }
 }
 
 /// Whether a slice is none of this cluster's: it belongs to a ServiceImport, and to no Service.
 #[must_use]
-pub fn is_only_imported(slice: &api::EndpointSlice) -> bool {
-    let object = Object::new("EndpointSlice", &slice.metadata);
+pub fn is_only_imported(slice: &impl Metadata<Ty = ObjectMeta>) -> bool {
+    let object = Object::new("EndpointSlice", slice.metadata());
     object.label(IMPORTED_SLICES).is_some() && object.label(SERVICE_NAME).is_none()
 }
 
@@ -77,29 +92,32 @@ pub fn is_only_imported(slice: &api::EndpointSlice) -> bool {
 fn slice_of(
     label: &'static str,
     allowed: &'static str,
-    slice: &api::EndpointSlice,
+    slice: &excerpt::EndpointSlice,
 ) -> Result<Partly<EndpointSlice>, Invalid> {
     let object = Object::new("EndpointSlice", &slice.metadata);
     let namespace = object.namespace()?;
+    let key = SliceKey::new(namespace, object.name()?);
     let named = object.label(label).filter(|name| !name.is_empty());
     let service = named.ok_or_else(|| object.missing(format!("metadata.labels[{label}]"), allowed))?;
     let endpoints = match slice.address_type.as_str() {
-        "IPv4" | "IPv6" => slice.endpoints.as_deref().unwrap_or_default(),
+        "IPv4" | "IPv6" => slice.endpoints.as_slice(),
         // Names are for nobody who proxies; the slice is right all the same.
         "FQDN" => &[],
         other => return Err(object.value("addressType", other, "IPv4, IPv6 or FQDN")),
     };
     let mut faults = Faults::default();
-    let ports = slice.ports.as_deref().unwrap_or_default().iter().enumerate();
+    let ports = slice.ports.iter().enumerate();
     let ports = ports.filter_map(|(index, port)| self::port(&object, index, port).transpose());
     let ports = faults.all_right(ports);
+    let is_v4 = slice.address_type == "IPv4";
     let endpoints = endpoints.iter().enumerate();
-    let endpoints = endpoints.map(|(index, endpoint)| self::endpoint(&object, index, &slice.address_type, endpoint));
+    let endpoints = endpoints.map(|(index, endpoint)| self::endpoint(&object, &key, index, is_v4, endpoint));
+    let endpoints = faults.all_right(endpoints);
     let right = EndpointSlice {
-        key: SliceKey::new(namespace, object.name()?),
         service: ServiceKey::new(namespace, service),
+        key,
         ports,
-        endpoints: faults.all_right(endpoints),
+        endpoints,
         // It says how long programming takes, and nothing else depends on it.
         triggered: object.annotation(TRIGGER_TIME).and_then(|time| time.parse().ok()),
         unproxied: object.label(HEADLESS).is_some() || object.label(PROXY_NAME).is_some(),
@@ -111,7 +129,7 @@ fn slice_of(
 fn port(object: &Object<'_>, index: usize, port: &api::EndpointPort) -> Result<Option<EndpointPort>, Invalid> {
     let Some(number) = port.port else { return Ok(None) };
     Ok(Some(EndpointPort {
-        name: port.name.as_deref().unwrap_or_default().into(),
+        name: interned(port.name.as_deref().unwrap_or_default()).into(),
         protocol: object.protocol(|| format!("ports[{index}].protocol"), port.protocol.as_deref())?,
         port: TargetPort(object.port(|| format!("ports[{index}].port"), number)?),
     }))
@@ -119,40 +137,36 @@ fn port(object: &Object<'_>, index: usize, port: &api::EndpointPort) -> Result<O
 
 fn endpoint(
     object: &Object<'_>,
+    key: &SliceKey,
     index: usize,
-    address_type: &str,
-    endpoint: &api::Endpoint,
+    is_v4: bool,
+    endpoint: &excerpt::Endpoint,
 ) -> Result<Endpoint, Invalid> {
     let field = || format!("endpoints[{index}].addresses[0]");
-    let allowed = if address_type == "IPv4" {
-        "an IPv4 address, as addressType says"
-    } else {
-        "an IPv6 address, as addressType says"
+    let allowed = if is_v4 { "an IPv4 address, as addressType says" } else { "an IPv6 address, as addressType says" };
+    let addr = match endpoint.address() {
+        Some(Address::Right(addr)) if addr.is_ipv4() == is_v4 => PodAddr(*addr),
+        Some(Address::Right(addr)) => return Err(object.value(field(), addr, allowed)),
+        Some(Address::Wrong(text)) => return Err(object.value(field(), text, allowed)),
+        None => return Err(object.missing(field(), allowed)),
     };
-    let text = endpoint.addresses.first().ok_or_else(|| object.missing(field(), allowed))?;
-    let addr = text.parse().ok().filter(|addr: &PodAddr| addr.0.is_ipv4() == (address_type == "IPv4"));
-    let addr = addr.ok_or_else(|| object.value(field(), text, allowed))?;
-    let conditions = endpoint.conditions.as_ref();
-    let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
-    let target = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+    let conditions = endpoint.conditions();
+    let ready = conditions.ready.unwrap_or(true);
     Ok(Endpoint {
         addr,
         ready,
-        serving: conditions.and_then(|conditions| conditions.serving).unwrap_or(ready),
-        terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or(false),
-        hostname: endpoint.hostname.as_deref().filter(|name| !name.is_empty()).map(Arc::from),
-        node: endpoint.node_name.as_deref().map(Into::into),
-        zone: endpoint.zone.as_deref().filter(|zone| !zone.is_empty()).map(Arc::from),
-        pod: target.and_then(|target| {
-            let namespace = target.namespace.as_deref().or(object.meta.namespace.as_deref())?;
-            Some(PodKey::new(namespace, target.name.as_deref()?))
+        serving: conditions.serving.unwrap_or(ready),
+        terminating: conditions.terminating.unwrap_or(false),
+        hostname: endpoint.hostname().filter(|name| !name.is_empty()).cloned(),
+        node: endpoint.node().cloned().map(Into::into),
+        zone: endpoint.zone().filter(|zone| !zone.is_empty()).cloned(),
+        pod: endpoint.pod().map(|(other, name)| PodKey {
+            namespace: other.map_or_else(|| key.namespace.clone(), |other| Arc::clone(other).into()),
+            name: Arc::clone(name),
         }),
-        hints: endpoint.hints.as_ref().map(hints).unwrap_or_default(),
+        hints: Hints {
+            zones: endpoint.for_zones().cloned().collect(),
+            nodes: endpoint.for_nodes().cloned().map(Into::into).collect(),
+        },
     })
-}
-
-fn hints(hints: &api::EndpointHints) -> Hints {
-    let zones = hints.for_zones.iter().flatten().map(|zone| zone.name.as_str().into());
-    let nodes = hints.for_nodes.iter().flatten().map(|node| node.name.as_str().into());
-    Hints { zones: zones.collect(), nodes: nodes.collect() }
 }

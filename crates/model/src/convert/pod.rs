@@ -9,6 +9,7 @@ use super::{Invalid, Object};
 use crate::{
     Dual, Family, Pod, PodKey, crd,
     limits::{self, PodLimits},
+    names::interned,
     pod::{AddressRequest, InvalidRequest, StickyOwner},
 };
 
@@ -42,7 +43,10 @@ impl TryFrom<&api::Pod> for Pod {
             key: PodKey::new(object.namespace()?, object.name()?),
             uid: Arc::from(uid),
             static_uid: object.annotation(MIRROR).map(Arc::from),
-            node: spec.and_then(|spec| spec.node_name.as_deref()).filter(|name| !name.is_empty()).map(Into::into),
+            node: spec
+                .and_then(|spec| spec.node_name.as_deref())
+                .filter(|name| !name.is_empty())
+                .map(|name| interned(name).into()),
             labels: Arc::new(pod.metadata.labels.clone().unwrap_or_default()),
             host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
             addrs: addrs.collect::<Result<_, _>>()?,

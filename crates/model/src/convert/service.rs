@@ -9,6 +9,7 @@ use super::{Faults, Invalid, Object, Partly};
 use crate::{
     NodePort, Service, ServiceKey, ServicePort,
     balancer::CLASS,
+    names::interned,
     service::{Ingress, Port, ServiceKind, TrafficPolicy},
 };
 
@@ -151,7 +152,7 @@ fn port(object: &Object<'_>, index: usize, port: &api::ServicePort, faults: &mut
     let node_port = port.node_port.filter(|number| *number != 0);
     let node_port = node_port.map(|number| object.port(|| field("nodePort"), number));
     Ok(Port {
-        name: port.name.as_deref().unwrap_or_default().into(),
+        name: interned(port.name.as_deref().unwrap_or_default()).into(),
         protocol: object.protocol(|| field("protocol"), port.protocol.as_deref())?,
         port: ServicePort(object.port(|| field("port"), port.port)?),
         node_port: node_port.and_then(|port| faults.right(port)).map(NodePort),
@@ -200,7 +201,7 @@ fn unicast(object: &Object<'_>, field: &str, text: &str) -> Result<IpAddr, Inval
 }
 
 /// What said the same as `loadBalancerSourceRanges` before there was a field.
-const RANGES_ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+pub(crate) const RANGES_ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
 /// The ranges that are said, each with the field that says it.
 fn said_ranges<'a>(object: &Object<'a>, spec: &'a api::ServiceSpec) -> Vec<(String, &'a str)> {

@@ -9,7 +9,7 @@ use super::chains::Names;
 use crate::ruleset::{Edit, RuleName, Set};
 
 /// The pools' ranges, and the sets made of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ranges {
     family: Family,
     configured: Vec<IpNet>,

@@ -13,6 +13,10 @@ use crate::ruleset::{Action, Chain, ChainKind, Field, Hook, HookPoint, Match, Ru
 const BEFORE_TRANSLATION: i32 = -150;
 /// Before other filters: what exceeds a limit need not bother them (`NF_IP_PRI_FILTER` less one).
 const BEFORE_FILTERS: i32 = -1;
+/// The sets that count what is lost beyond packet rates, by address: of what pods send, and of what goes to them.
+pub const LOST_FROM: &str = "lost-from";
+/// See [`LOST_FROM`].
+pub const LOST_TO: &str = "lost-to";
 /// What the name of the set begins with that tells what is in force.
 const STATE: &str = "state-";
 
@@ -21,8 +25,8 @@ const STATE: &str = "state-";
 /// Each family has a table and so a count of its own: a pod with addresses of both may have as much by each, as Calico has it.
 ///
 /// What comes from a pod is judged before routing and translation, so by what the pod sent. What goes to it is judged as it arrives
-/// there: forwarded, or sent by the node itself. Packets beyond the rate are lost as on a full link; connections beyond the limit are
-/// refused, so that their openers need not wait.
+/// there: forwarded, or sent by the node itself. Packets beyond the rate are lost as on a full link, and counted by address; connections
+/// beyond the limit are refused, so that their openers need not wait.
 ///
 /// The table holds an empty set whose name is made of all limits. An agent that starts and finds it need change nothing, and so the
 /// connections that are open go on to be counted.
@@ -76,8 +80,9 @@ impl Direction {
         self.packets.is_empty() && self.connections.is_empty()
     }
 
-    fn sets(self, direction: &str) -> [(RuleName, Set); 2] {
+    fn sets(self, direction: &str) -> [(RuleName, Set); 3] {
         [
+            (lost(direction), Set::Counters(self.packets.keys().copied().collect())),
             (packets(direction), Set::PacketRates(self.packets)),
             (connections(direction), Set::ConnectionLimits(self.connections)),
         ]
@@ -88,6 +93,10 @@ fn packets(direction: &str) -> RuleName {
     format!("packets-{direction}").into()
 }
 
+fn lost(direction: &str) -> RuleName {
+    format!("lost-{direction}").into()
+}
+
 fn connections(direction: &str) -> RuleName {
     format!("connections-{direction}").into()
 }
@@ -95,7 +104,9 @@ fn connections(direction: &str) -> RuleName {
 fn exceeding(field: Field, direction: &str) -> Vec<Rule> {
     let within = |set| Match::InSet { fields: vec![field], set };
     vec![
-        rule([within(packets(direction))], Action::Drop, "more packets than the pod may have"),
+        // Who exceeds the rate is in both; the second is asked only then. One element with a limit and a counter would do as well, but kernels before
+        // 5.11 have one expression for each, and a counter behind a limit that is kept has to go uncounted, which not all of them see to.
+        rule([within(packets(direction)), within(lost(direction))], Action::Drop, "more packets than the pod may have"),
         rule(
             [Match::ConnectionNew, within(connections(direction))],
             // Not refused here: a refusal is two rules to the kernel, and each would count the connection.
@@ -203,6 +214,8 @@ mod tests {
             let table = rules(family, pods).unwrap();
             table.validate().unwrap();
             assert_eq!(table.sets["connections-to"], Set::ConnectionLimits(BTreeMap::from([(addr, 3)])));
+            assert_eq!(table.sets[LOST_TO], Set::Counters([addr].into()));
+            assert_eq!(table.sets[LOST_FROM], Set::Counters([].into()));
         }
         assert_eq!(rules(Family::V6, [(POD, &limits)]), None);
     }

@@ -161,6 +161,7 @@ impl RuleSet {
             (Set::Senders(here), Set::Senders(more)) => absent(name, more.intersection(here).next().map(SenderText))?,
             (Set::PacketRates(here), Set::PacketRates(more)) => absent(name, shared(here, more))?,
             (Set::ConnectionLimits(here), Set::ConnectionLimits(more)) => absent(name, shared(here, more))?,
+            (Set::Counters(here), Set::Counters(more)) => absent(name, more.intersection(here).next())?,
             (Set::Ranges(here), Set::Ranges(more)) => {
                 absent(name, more.intersection(here).next())?;
                 let all = Set::Ranges(here.union(more).copied().collect());
@@ -185,6 +186,7 @@ impl RuleSet {
             (Set::Ranges(here), Set::Ranges(fewer)) => present(name, fewer.difference(here).next())?,
             (Set::PacketRates(here), Set::PacketRates(fewer)) => present(name, lacking(here, fewer))?,
             (Set::ConnectionLimits(here), Set::ConnectionLimits(fewer)) => present(name, lacking(here, fewer))?,
+            (Set::Counters(here), Set::Counters(fewer)) => present(name, fewer.difference(here).next())?,
             _ => {}
         }
         set.reduce(fewer);

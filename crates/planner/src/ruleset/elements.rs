@@ -24,6 +24,7 @@ impl Set {
             Self::Senders(elements) => elements.len(),
             Self::PacketRates(elements) => elements.len(),
             Self::ConnectionLimits(elements) => elements.len(),
+            Self::Counters(elements) => elements.len(),
         }
     }
 
@@ -45,6 +46,7 @@ impl Set {
             Self::Senders(_) => "set of senders",
             Self::PacketRates(_) => "set of packet rates",
             Self::ConnectionLimits(_) => "set of connection limits",
+            Self::Counters(_) => "set of counters",
         }
     }
 
@@ -62,6 +64,7 @@ impl Set {
             (Self::ConnectionLimits(here), Self::ConnectionLimits(there)) => {
                 Self::ConnectionLimits(map_minus(here, there))
             }
+            (Self::Counters(here), Self::Counters(there)) => Self::Counters(here - there),
             _ => self.clone(),
         };
         (!rest.is_empty()).then_some(rest)
@@ -79,6 +82,7 @@ impl Set {
             (Self::Senders(here), Self::Senders(more)) => here.extend(more.iter().cloned()),
             (Self::PacketRates(here), Self::PacketRates(more)) => here.extend(more),
             (Self::ConnectionLimits(here), Self::ConnectionLimits(more)) => here.extend(more),
+            (Self::Counters(here), Self::Counters(more)) => here.extend(more),
             _ => {}
         }
     }
@@ -101,6 +105,7 @@ impl Set {
             (Self::ConnectionLimits(here), Self::ConnectionLimits(fewer)) => {
                 here.retain(|addr, _| !fewer.contains_key(addr));
             }
+            (Self::Counters(here), Self::Counters(fewer)) => remove_all(here, fewer),
             _ => {}
         }
     }
@@ -156,6 +161,7 @@ pub(super) fn of_family(family: Family, name: &RuleName, set: &Set) -> Result<()
         Set::Senders(senders) => all_of(family, name, senders.iter().map(|(.., addr)| of(addr))),
         Set::PacketRates(rates) => all_of(family, name, rates.keys().map(of)),
         Set::ConnectionLimits(limits) => all_of(family, name, limits.keys().map(of)),
+        Set::Counters(addrs) => all_of(family, name, addrs.iter().map(of)),
     }
 }
 

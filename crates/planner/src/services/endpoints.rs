@@ -52,10 +52,13 @@ enum Hint {
 impl KnownSlice {
     /// The endpoints of the family; none where there is none.
     pub(super) fn new(slice: &EndpointSlice, family: Family, node: &NodeName, zones: &mut Zones) -> Option<Self> {
+        if slice.unproxied {
+            return None;
+        }
         let own = slice.endpoints.iter().filter(|endpoint| Family::of(&endpoint.addr.0) == family);
         let endpoints: Box<[_]> = own.map(|endpoint| KnownEndpoint::new(endpoint, node, zones)).collect();
-        let ports = slice.ports.iter().cloned().collect();
-        (!endpoints.is_empty() && !slice.unproxied).then_some(Self { ports, endpoints })
+        // Nearly every slice comes here for the other family, too.
+        (!endpoints.is_empty()).then(|| Self { ports: slice.ports.iter().cloned().collect(), endpoints })
     }
 }
 

@@ -12,6 +12,7 @@
 //! A change of the cluster is a list of [`Edit`]s as long as the change.
 
 mod leaving;
+mod left;
 mod marks;
 mod notes;
 mod odd;
@@ -50,6 +51,8 @@ pub struct Ipvs {
     odd: BTreeMap<FrontendKey, (ServiceKey, BTreeSet<BackendAddress>)>,
     /// Frontends at which this node and its pods have affinity by their address alone.
     hashed: BTreeMap<FrontendKey, ServiceKey>,
+    /// Addresses at which nothing of this is: see [`Ipvs::leave_to_rules`].
+    left: BTreeSet<IpAddr>,
     state: State,
 }
 
@@ -62,7 +65,8 @@ impl Ipvs {
         let state = State { sets: sets.empty(), ..State::default() };
         let marks = Marks::new(config.masquerade_mark);
         let (wanted, odd, hashed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut ipvs = Self { scheduling: scheduling(scheduler), sets, marks, wanted, odd, hashed, state };
+        let (scheduling, left) = (scheduling(scheduler), BTreeSet::new());
+        let mut ipvs = Self { scheduling, sets, marks, wanted, odd, hashed, left, state };
         ipvs.take_frontends(&services.whole(), None);
         for addr in services.cluster_ips() {
             ipvs.take_cluster_ip(addr, true);
@@ -193,6 +197,9 @@ impl Ipvs {
     /// Takes the frontends of a plan in; notes of what it touches how it was and how it is, where that is asked for.
     fn take_frontends(&mut self, plan: &Plan, mut notes: Option<&mut Notes>) {
         for change in &plan.frontends {
+            if self.left.contains(&change.key.addr) {
+                continue;
+            }
             self.odd.remove(&change.key);
             if let Some((service, odd)) =
                 change.after.as_ref().map(|one| (&one.service, odd::of(one))).filter(|(_, odd)| !odd.is_empty())
@@ -255,7 +262,7 @@ impl Ipvs {
     }
 
     fn take_cluster_ip(&mut self, addr: IpAddr, is_there: bool) {
-        let Some(set) = self.state.sets.get_mut(&self.sets.ips) else { return };
+        let Some(set) = self.state.sets.get_mut(&self.sets.ips).filter(|_| !self.left.contains(&addr)) else { return };
         if is_there {
             set.elements.insert(Element::Address(addr), None);
             self.state.addrs.insert(addr);

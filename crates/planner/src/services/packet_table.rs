@@ -6,6 +6,7 @@
 //! make the same nodes and pods and send each row through a kernel.
 
 mod cluster;
+pub mod configured;
 mod node;
 #[cfg(test)]
 mod objects;
@@ -65,7 +66,11 @@ pub enum Fate {
 /// Where a row cannot be read: the table is part of this module.
 #[must_use]
 pub fn rows() -> Vec<Row> {
-    let lines = TABLE.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
+    read(TABLE)
+}
+
+fn read(table: &'static str) -> Vec<Row> {
+    let lines = table.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     lines
         .map(|(number, line)| row(number, line).unwrap_or_else(|| panic!("line {number} of the table: {line}")))

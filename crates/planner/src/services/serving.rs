@@ -4,12 +4,13 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use ipnet::IpNet;
 use podnet_model::{PortName, ServiceKey};
+use serde::{Deserialize, Serialize};
 
 pub use crate::counted::Moved;
 use crate::ruleset::{BackendAddress, FrontendKey};
 
 /// What a node does for one frontend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Serving {
     /// Whose frontend it is.
     pub service: ServiceKey,
@@ -45,7 +46,7 @@ impl Serving {
 }
 
 /// What sort of address a frontend is at. Where two Services ask for one frontend, the first sort has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum FrontendKind {
     /// Of `spec.clusterIPs`.
     ClusterIp,
@@ -58,7 +59,7 @@ pub enum FrontendKind {
 }
 
 /// Where connections to a frontend go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Backends {
     /// Nobody serves it: it is refused at once.
     Reject,
@@ -81,7 +82,7 @@ impl Backends {
 }
 
 /// Where a connection can go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Backend {
     /// Address and port.
     pub at: BackendAddress,

@@ -10,6 +10,7 @@
 
 mod choice;
 mod guard;
+mod left;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -19,6 +20,7 @@ use std::{
 };
 
 use podnet_model::{Family, NodeAddr, Protocol};
+use serde::{Deserialize, Serialize};
 
 pub use choice::{Asked, Choice, Chooser, Memories, is_elsewhere};
 pub use guard::Guard;
@@ -39,7 +41,7 @@ pub const fn device(family: Family) -> &'static str {
 }
 
 /// What is open for one frontend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Front {
     /// Where it is listened.
     pub place: Place,
@@ -50,7 +52,7 @@ pub struct Front {
 }
 
 /// The namespace that a socket is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Place {
     /// The node's: the address is its own.
     Node,
@@ -59,7 +61,7 @@ pub enum Place {
 }
 
 /// What is led to the namespace apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Led {
     /// All that goes to the address.
     Address(IpAddr),
@@ -85,7 +87,7 @@ impl Led {
 }
 
 /// What has to be done to be as planned. Whoever does it leads what is more before it opens sockets, and leaves what is fewer at the end.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
     /// Frontends that changed, each once; none where it is gone.
     pub fronts: Vec<(FrontendKey, Option<Front>)>,
@@ -112,6 +114,8 @@ pub struct Userspace {
     cluster_ips: BTreeSet<IpAddr>,
     local_pods: BTreeSet<IpAddr>,
     own: BTreeSet<IpAddr>,
+    /// See [`Userspace::leave_to_rules`].
+    left: BTreeSet<IpAddr>,
     /// What of the frontends cannot be served.
     lacking: BTreeMap<FrontendKey, Lack>,
     /// What whoever does the work knows of.
@@ -217,7 +221,7 @@ impl Userspace {
             self.pending.frontends.extend(datagrams);
         }
         for addr in std::mem::take(&mut self.pending.cluster_ips) {
-            if !self.cluster_ips.contains(&addr) {
+            if !self.cluster_ips.contains(&addr) || self.left.contains(&addr) {
                 work.fewer.extend(self.known.cluster_ips.remove(&addr).then_some(Led::Address(addr)));
             } else if self.known.cluster_ips.insert(addr) {
                 work.more.push(Led::Address(addr));
@@ -238,7 +242,8 @@ impl Userspace {
     }
 
     fn work_of(&mut self, key: FrontendKey, services: &Services, work: &mut Work) {
-        let after = self.servings.get(&key).map(|serving| self.front(key, serving, services));
+        let serving = self.servings.get(&key).filter(|_| !self.left.contains(&key.addr));
+        let after = serving.map(|serving| self.front(key, serving, services));
         let (after, lack) = after.unwrap_or_default();
         match lack {
             Some(lack) => drop(self.lacking.insert(key, lack)),

@@ -6,7 +6,7 @@ mod sockets;
 
 use std::net::IpAddr;
 
-use podnet_model::{Family, NodeName, Pod, PodKey};
+use podnet_model::{Family, NodeName, Pod, PodKey, Protocol};
 
 use super::{
     Cluster, End, Hop, Kind, Path, Place, Planned, Source, Target, Trace, Unknown, Verdict, node::Lookup, objects,
@@ -22,6 +22,13 @@ const NODES: usize = 8;
 /// The gateway of pods with links of their own.
 const GATEWAYS: [&str; 2] = ["169.254.1.1", "fe80::1"];
 
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    target: Target,
+    is_echo: bool,
+}
+
 /// A packet on its way, one of the ways that it can go.
 #[derive(Clone, Debug)]
 struct Traveller {
@@ -32,11 +39,19 @@ struct Traveller {
     passed: usize,
     /// The node that it is at sent it itself: to the node's own addresses it goes by the loopback.
     is_own: bool,
+    /// It asks for an echo: protocol and port of its target mean nothing.
+    is_echo: bool,
 }
 
 impl Traveller {
-    const fn new(source: IpAddr, target: Target) -> Self {
-        Self { source, target, share: 1.0, hops: Vec::new(), passed: 0, is_own: false }
+    const fn new(source: IpAddr, asked: Asked) -> Self {
+        let Asked { target, is_echo } = asked;
+        Self { source, target, share: 1.0, hops: Vec::new(), passed: 0, is_own: false, is_echo }
+    }
+
+    /// Where it goes, as people write it.
+    fn to(&self) -> String {
+        if self.is_echo { self.target.addr.to_string() } else { at(self.target.addr, self.target.port).to_string() }
     }
 
     fn hop(mut self, hop: Hop) -> Self {
@@ -57,16 +72,29 @@ impl Cluster {
     /// # Errors
     /// Where there is nobody who could send it.
     pub fn trace(&self, from: &Source, target: Target) -> Result<Trace, Unknown> {
+        self.follow(from, Asked { target, is_echo: false })
+    }
+
+    /// Follows the first echo request of a ping (ICMP, ICMPv6). Where it arrives its port is 0.
+    ///
+    /// # Errors
+    /// Where there is nobody who could send it.
+    pub fn ping(&self, from: &Source, addr: IpAddr) -> Result<Trace, Unknown> {
+        self.follow(from, Asked { target: Target { addr, protocol: Protocol::Udp, port: 0 }, is_echo: true })
+    }
+
+    fn follow(&self, from: &Source, asked: Asked) -> Result<Trace, Unknown> {
         let mut paths = match from {
             Source::Pod(key) => {
                 let pod = self.pods().get(key).ok_or_else(|| Unknown::Pod(key.clone()))?;
-                self.out_of_pod(pod, target)?
+                self.out_of_pod(pod, asked)?
             }
-            Source::Node(name) => self.out_of_node(self.known(name)?, target)?,
+            Source::Node(name) => self.out_of_node(self.known(name)?, asked)?,
             Source::World(addr, entry) => {
                 let entry = self.known(entry)?;
-                let what = format!("sent by {addr} to {}", at(target.addr, target.port));
-                let traveller = Traveller::new(*addr, target).hop(Hop::new(Place::Underlay, Kind::Sent, what));
+                let traveller = Traveller::new(*addr, asked);
+                let what = format!("sent by {addr} to {}", traveller.to());
+                let traveller = traveller.hop(Hop::new(Place::Underlay, Kind::Sent, what));
                 let node = &entry.node.name;
                 let received = Hop::new(Place::Node(node.clone()), Kind::Received, "comes in from outside");
                 let received = received.of(objects::node(node)).at(entry.facts.device.clone(), entry.facts.mtu);
@@ -83,11 +111,12 @@ impl Cluster {
         self.planned(name).ok_or_else(|| Unknown::Node(name.clone()))
     }
 
-    fn out_of_pod(&self, pod: &Pod, target: Target) -> Result<Vec<Path>, Unknown> {
+    fn out_of_pod(&self, pod: &Pod, asked: Asked) -> Result<Vec<Path>, Unknown> {
+        let target = asked.target;
         let node = pod.node.as_ref().ok_or_else(|| Unknown::Unscheduled(pod.key.clone()))?;
         let planned = self.known(node)?;
         if pod.host_network {
-            return self.out_of_node(planned, target);
+            return self.out_of_node(planned, asked);
         }
         let family = Family::of(&target.addr);
         let source = pod.addrs.iter().map(|addr| addr.0).find(|addr| Family::of(addr) == family);
@@ -100,7 +129,7 @@ impl Cluster {
             },
         })?;
         let place = Place::Pod(pod.key.clone(), node.clone());
-        let (open, ended) = sockets::choose(planned, &place, Traveller::new(source, target));
+        let (open, ended) = sockets::choose(planned, &place, Traveller::new(source, asked));
         let mut paths = ended;
         for traveller in open {
             if pod.addrs.iter().any(|addr| addr.0 == traveller.target.addr) {
@@ -114,13 +143,14 @@ impl Cluster {
         Ok(paths)
     }
 
-    fn out_of_node(&self, planned: &Planned, target: Target) -> Result<Vec<Path>, Unknown> {
+    fn out_of_node(&self, planned: &Planned, asked: Asked) -> Result<Vec<Path>, Unknown> {
+        let target = asked.target;
         let family = Family::of(&target.addr);
         let node = &planned.node.name;
         let source = if target.addr.is_loopback() { Some(target.addr) } else { planned.addr(family) };
         let source = source.ok_or_else(|| Unknown::NodeFamily { node: node.clone(), family })?;
         let place = Place::Node(node.clone());
-        let traveller = Traveller { is_own: true, ..Traveller::new(source, target) };
+        let traveller = Traveller { is_own: true, ..Traveller::new(source, asked) };
         let (open, mut paths) = match planned.facts.serves_node_at_sockets {
             true => sockets::choose(planned, &place, traveller),
             false => (vec![traveller], Vec::new()),
@@ -156,7 +186,10 @@ impl Cluster {
         let place = || Place::Node(planned.node.name.clone());
         match planned.lookup(addr) {
             Lookup::Own => {
-                let what = format!("to a process of the node at {}", at(addr, traveller.target.port));
+                let what = match traveller.is_echo {
+                    true => format!("answered by the node at {addr}"),
+                    false => format!("to a process of the node at {}", traveller.to()),
+                };
                 let hop = Hop::new(place(), Kind::Delivered, what).of(objects::node(&planned.node.name));
                 let hop = if traveller.is_own { hop.at("lo".into(), LOOPBACK_MTU) } else { hop };
                 vec![traveller.hop(hop).ends(Verdict::Arrives, format!("node {}", planned.node.name))]
@@ -182,7 +215,7 @@ fn by_link(planned: &Planned, pod: &PodKey, traveller: Traveller) -> Traveller {
     let mtu = planned.overlay.pod_mtu();
     let (node, source) = (&planned.node.name, traveller.source);
     let link = planned.link(source);
-    let what = format!("from {source} to {}", at(traveller.target.addr, traveller.target.port));
+    let what = format!("from {source} to {}", traveller.to());
     let sent = Hop::new(Place::Pod(pod.clone(), node.clone()), Kind::Sent, what).at("eth0".into(), mtu);
     let gateway = GATEWAYS[usize::from(source.is_ipv6())];
     let rule = match link.and_then(|link| link.bridge.as_ref()) {
@@ -220,7 +253,7 @@ fn into_pod(planned: &Planned, pod: &PodKey, traveller: Traveller) -> Path {
         None => Hop { mtu: Some(mtu), ..routed.by(format!("{addr} dev (the pod's link) scope link")) },
     };
     let place = Place::Pod(pod.clone(), node.clone());
-    let what = format!("at {}", at(addr, traveller.target.port));
+    let what = format!("at {}", traveller.to());
     let delivered = Hop::new(place, Kind::Delivered, what).at("eth0".into(), mtu).of(objects::pod(pod));
     let mut traveller = traveller.hop(routed.of(objects::pod(pod)));
     if let Some(link) = planned.link(addr).filter(|link| link.bridge.is_some()) {

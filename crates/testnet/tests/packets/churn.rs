@@ -18,7 +18,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use podnet_agent::proxy::userspace::program::Program;
 use podnet_kernel::{
     nft::NftSocket,
     sockets::{Sizes, Sockets},
@@ -28,7 +27,6 @@ use podnet_planner::services::{
     Plan,
     ebpf::Ebpf,
     packet_table::{Edits, NodeRules},
-    userspace::Userspace,
 };
 use podnet_testnet::vm;
 
@@ -95,10 +93,7 @@ fn connections_go_where_their_service_has_a_backend_with_iptables_too() {
 
 #[test]
 fn connections_go_where_their_service_has_a_backend_with_a_program_too() {
-    let network = Network::new("program");
-    let program = Program::start(&network.node.netns, Family::V4).unwrap();
-    let node = &network.node;
-    churn(&network, &mut InProgram { program, planned: Userspace::default(), node }, None, MANY);
+    agent::churn_in_program(MANY);
 }
 
 #[test]
@@ -237,32 +232,5 @@ impl Follower for AtSockets {
         let there = self.programs.tables().unwrap();
         assert_eq!(there, self.renderer.desired(rules.services.frontends(), &there));
         assert!(there.frontends.len() >= SERVICES as usize, "{} frontends", there.frontends.len());
-    }
-}
-
-/// A program that passes on.
-struct InProgram<'a> {
-    program: Program,
-    planned: Userspace,
-    node: &'a Namespace,
-}
-
-impl Follower for InProgram<'_> {
-    fn replace(&mut self, rules: &NodeRules) {
-        self.planned = Userspace::new(&rules.services);
-        let work = self.planned.whole(&rules.services);
-        self.program.be(work, rules.services.config().primary()).unwrap();
-    }
-
-    fn follow(&mut self, rules: &NodeRules, plan: &Plan, _edits: &Edits) {
-        self.planned.learn(plan);
-        self.program.follow(self.planned.work(&rules.services)).unwrap();
-    }
-
-    fn is_exact(&mut self, rules: &NodeRules) {
-        assert_eq!((self.program.damage().unwrap(), self.program.refused().len()), (None, 0));
-        // To each address a way, and behind it one that tells that nobody serves.
-        let ways = self.node.command("ip -4 route show table all proto 87").lines().count();
-        assert_eq!(ways, rules.services.cluster_ips().count() * 2);
     }
 }

@@ -13,7 +13,7 @@ use podnet_planner::{
     ruleset::walk::Direction,
     services::packet_table::{
         Fate, NODES, Row,
-        traced::{self, is_asked, is_from_pod, link_of},
+        traced::{self, is_connection, is_from_pod, link_of},
     },
     trace::{Cluster, Hop, Kind, Path, Place},
 };
@@ -47,10 +47,10 @@ impl Traced {
         Self { clusters: Dual::from_fn(|family| traced::cluster(family, mode)) }
     }
 
-    /// Sends the packets of these rows of the node that is under test; what differs, in words. Rows that a trace cannot be asked for
-    /// ([`is_asked`]) are left out.
+    /// Sends the packets of these rows of the node that is under test; what differs, in words. Pings are left out: where they are
+    /// counted is not looked at ([`is_connection`]).
     pub(crate) fn differences(&self, lab: &Lab, mode: &dyn Mode, rows: &[&Row]) -> Vec<String> {
-        let rows: Vec<&Row> = rows.iter().copied().filter(|row| is_asked(row)).collect();
+        let rows: Vec<&Row> = rows.iter().copied().filter(|row| is_connection(row)).collect();
         let differing: Vec<&Row> = self.compare(lab, mode, &rows).into_iter().map(|(row, _)| row).collect();
         // A packet that its sender sends again, as the answer is late, may go to another backend. A trace that is wrong is wrong again.
         let told = if differing.is_empty() { Vec::new() } else { self.compare(lab, mode, &differing) };

@@ -10,6 +10,7 @@ use std::{
 
 use podnet_model::Protocol;
 use podnet_planner::{
+    border::BorderConfig,
     ruleset::{BackendAddress, walk::Direction},
     services::{
         ServicesConfig,
@@ -34,6 +35,12 @@ pub(crate) const SILENCE: Duration = Duration::from_millis(400);
 const LATE: &str = "refused, but late";
 /// A slow answer may be the machine's fault, but not each time.
 const TRIES_TO_BE_QUICK: u32 = 5;
+
+/// What a node is told when it starts.
+type Config = fn(&str) -> (ServicesConfig, BorderConfig);
+
+/// As kube-proxy's configuration is where it says nothing, by IPv4 and by IPv6.
+const USUAL: [Config; 2] = [packet_table::config, six::config];
 
 /// A row that does not hold.
 #[derive(Debug)]
@@ -70,6 +77,17 @@ pub(crate) fn on_each_node<'a, T>(
     rows: &'a [Row],
     work: impl Fn(&[&'a Row]) -> Vec<T>,
 ) -> Vec<T> {
+    on_each_node_as(USUAL, lab, mode, rows, work)
+}
+
+/// The same with nodes that are configured so, for IPv4 and for IPv6.
+pub(crate) fn on_each_node_as<'a, T>(
+    configs: [Config; 2],
+    lab: &Lab,
+    mode: &dyn Mode,
+    rows: &'a [Row],
+    work: impl Fn(&[&'a Row]) -> Vec<T>,
+) -> Vec<T> {
     let ports = ports(rows.iter().chain(&packet_table::rows()));
     let mut done = Vec::new();
     for node in NODES {
@@ -78,7 +96,7 @@ pub(crate) fn on_each_node<'a, T>(
             continue;
         }
         lab.lead_through(node);
-        let rules = rules(node, mode);
+        let rules = rules(node, mode, configs);
         let _listeners = Listeners::start(lab, &ports, (node, &mode.listens_at(&rules)));
         let in_force = mode.put(&lab.places[node].namespace.netns, &rules);
         done.extend(work(&own));
@@ -97,14 +115,14 @@ pub(crate) fn of_node(lab: &Lab, mode: &dyn Mode, own: &[&Row], often: u32) -> V
 }
 
 /// What a node's agent knows of the table's cluster.
-fn rules(node: &str, mode: &dyn Mode) -> Vec<NodeRules> {
+fn rules(node: &str, mode: &dyn Mode, [four, by_six]: [Config; 2]) -> Vec<NodeRules> {
     let of = |(services, border): (ServicesConfig, _), changes: Vec<_>| {
         let loopback = if mode.serves_loopback() { services.loopback } else { Vec::new() };
         let mut rules = NodeRules::new((ServicesConfig { loopback, ..services }, border));
         changes.iter().for_each(|change| drop(rules.apply(change)));
         rules
     };
-    vec![of(packet_table::config(node), packet_table::changes()), of(six::config(node), six::changes())]
+    vec![of(four(node), packet_table::changes()), of(by_six(node), six::changes())]
 }
 
 /// Everything that a packet could be addressed to, before and after translation.

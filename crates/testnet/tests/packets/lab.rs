@@ -78,6 +78,14 @@ impl Lab {
         Self { places, router }
     }
 
+    /// Gives a node more addresses.
+    pub(crate) fn add_addrs(&mut self, node: &str, addrs: &[IpAddr]) {
+        let place = self.places.get_mut(node).expect("a node of the table");
+        wires::add_addrs(place, addrs);
+        wires::route_by(&mut RtSocket::open_in(&self.router.netns).unwrap(), node, place, addrs);
+        place.addrs.extend(addrs);
+    }
+
     /// From now on this node is the one under test.
     pub(crate) fn lead_through(&self, node: &str) {
         let table = 101 + NODES.iter().position(|name| *name == node).expect("a node of the table");

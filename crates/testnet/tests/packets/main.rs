@@ -23,7 +23,7 @@ use podnet_kernel::{iptables::Variant, sysctl};
 use podnet_model::Protocol;
 use podnet_planner::{
     ruleset::walk::Direction,
-    services::packet_table::{self, Row, six},
+    services::packet_table::{self, Fate, Row, configured, six},
 };
 use podnet_testnet::vm;
 
@@ -51,14 +51,19 @@ fn every_row_of_the_packet_table_holds_with_iptables_nft() {
 
 #[test]
 fn every_row_of_the_packet_table_holds_with_ebpf() {
-    holds(&Ebpf::new());
+    hold_at_sockets(OFTEN);
 }
 
 /// Those of SCTP are left out: this mode has none, and says so.
 #[test]
 fn every_row_but_those_of_sctp_holds_with_userspace() {
-    let rows: Vec<Row> = rows().into_iter().filter(|row| row.packet.protocol != Protocol::Sctp).collect();
-    hold(&UserspaceMode, &rows, OFTEN);
+    let is_served = |row: &Row| row.packet.protocol != Protocol::Sctp;
+    let rows: Vec<Row> = rows().into_iter().filter(is_served).collect();
+    let lab = hold(&UserspaceMode, &rows, OFTEN);
+    // Where the program listens at a port of the node the harness does not, whichever address it is of.
+    let first = packet_table::address("node1").expect("a name of the table");
+    let is_to_first = |row: &Row| [first, six::six(first)].contains(&row.packet.dst);
+    hold_otherwise(lab, &UserspaceMode, |row| is_served(row) && !is_to_first(row), OFTEN);
 }
 
 #[test]
@@ -123,17 +128,33 @@ fn machine_nftables() {
 fn machine_ebpf() {
     let mounted = Command::new("mount").args(["-t", "cgroup2", "none", "/sys/fs/cgroup"]).status().unwrap();
     assert!(mounted.success());
-    holds_in_the_machine(&Ebpf::new());
+    track_many_connections();
+    hold_at_sockets(SELDOM);
+}
+
+fn holds_in_the_machine(mode: &dyn Mode) {
+    track_many_connections();
+    let lab = hold(mode, &rows(), SELDOM);
+    hold_otherwise(lab, mode, |_| true, SELDOM);
 }
 
 /// So small a machine tracks few thousands of connections, and remembers those that have ended for minutes.
-fn holds_in_the_machine(mode: &dyn Mode) {
+fn track_many_connections() {
     sysctl::set_here("net.netfilter.nf_conntrack_max", "200000").unwrap();
-    hold(mode, &rows(), SELDOM);
 }
 
 fn holds(mode: &dyn Mode) {
-    hold(mode, &rows(), OFTEN);
+    let lab = hold(mode, &rows(), OFTEN);
+    hold_otherwise(lab, mode, |_| true, OFTEN);
+}
+
+/// What a pod opens to a backend by itself bears the pod's address, where all is to be masqueraded too: no packet of it is translated.
+fn hold_at_sockets(often: u32) {
+    let mode = Ebpf::new();
+    let lab = hold(&mode, &rows(), often);
+    let is_masqueraded = |row: &Row| matches!(&row.fate, Fate::Arrives(at) if at.values().all(|is_so| *is_so));
+    let is_at_socket = |row: &Row| row.direction == Direction::FromPod && row.packet.protocol != Protocol::Sctp;
+    hold_otherwise(lab, &mode, |row| !(is_at_socket(row) && is_masqueraded(row)), often);
 }
 
 /// Those of both families.
@@ -141,7 +162,8 @@ fn rows() -> Vec<Row> {
     packet_table::rows().into_iter().chain(six::rows()).collect()
 }
 
-fn hold(mode: &dyn Mode, rows: &[Row], often: u32) {
+/// The cluster in which they did.
+fn hold(mode: &dyn Mode, rows: &[Row], often: u32) -> Lab {
     let served = |row: &&Row| mode.serves_loopback() || !row.packet.dst.is_loopback();
     let rows: Vec<Row> = rows.iter().filter(served).cloned().collect();
     let lab = Lab::new(&format!("table-{}", mode.name()));
@@ -153,4 +175,16 @@ fn hold(mode: &dyn Mode, rows: &[Row], often: u32) {
         told
     });
     assert!(told.is_empty(), "{} faults in {} rows:\n{}", told.len(), rows.len(), told.join("\n"));
+    lab
+}
+
+/// The rows of a node on which kube-proxy's configuration says more, but those that the mode has not.
+fn hold_otherwise(mut lab: Lab, mode: &dyn Mode, is_there: impl Fn(&Row) -> bool, often: u32) {
+    let second = configured::SECOND.into();
+    lab.add_addrs("node1", &[second, six::six(second)]);
+    let rows: Vec<Row> = configured::rows().into_iter().filter(is_there).collect();
+    let configs = [configured::config, configured::config_six];
+    let failures = judge::on_each_node_as(configs, &lab, mode, &rows, |own| judge::of_node(&lab, mode, own, often));
+    let told: Vec<String> = failures.iter().map(ToString::to_string).collect();
+    assert!(told.is_empty(), "configured otherwise: {} of {} rows:\n{}", told.len(), rows.len(), told.join("\n"));
 }

@@ -144,7 +144,7 @@ fn counted(
         .zip(["1", "2"])
         .flat_map(|(node, number)| [(format!("node{number}"), &node.namespace), (format!("pod{number}"), &node.pod)]);
     let mut taps: Vec<_> = places.flat_map(|(name, place)| taps(&name, place, probe)).collect();
-    nodes[0].pod.netns.run(|| probe::send(probe, to)).unwrap().unwrap();
+    nodes[0].pod.netns.run(|| probe::send(probe, to, None)).unwrap().unwrap();
     let (mut counted, deadline) = (BTreeSet::new(), Instant::now() + PATIENCE);
     while !counted.is_superset(expected) && Instant::now() < deadline {
         let left = deadline.saturating_duration_since(Instant::now());

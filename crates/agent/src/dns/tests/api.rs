@@ -192,8 +192,8 @@ async fn a_watch_event_is_answered_and_how_long_ago_it_happened_is_counted() {
         took.push(start.elapsed());
     }
     took.sort_unstable();
-    // What the program itself waits for, each change waits for; others are late where the machine is busy.
-    assert!(took[1] < Duration::from_millis(100), "{took:?}");
+    // What the program itself waits for, each change waits for; some are late where the machine is busy.
+    assert!(took[took.len() / 2] < Duration::from_millis(100), "{took:?}");
     process.stop().await;
 }
 

@@ -1,4 +1,5 @@
-//! Zones that go to and come from other servers: BIND's and Knot's; and answers that BIND's validator believes.
+//! Zones that go to and come from other servers: BIND's and Knot's; answers that BIND's validator believes, and proofs of Knot's that ours
+//! does.
 
 use tokio::process::Child;
 
@@ -291,4 +292,30 @@ async fn a_zone_file_is_signed_served_and_signed_again_when_it_changes() {
     let names: Vec<_> =
         std::fs::read_dir(directory.0.join("out")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["db.example.signed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_zone_that_knot_signs_proves_is_known_when_knot_is_gone() {
+    let directory = Directory::new("proofs");
+    let (ours, knot) = (free_port().await, free_port().await);
+    let home = directory.0.display();
+    directory.write("of-knot", &zone(1, "192.0.2.2"));
+    let zones = format!(
+        "zone:\n  - domain: example\n    file: {home}/of-knot\n    dnssec-signing: on\n    zonefile-sync: -1\n"
+    );
+    let knotd = Peer::knot(&directory, knot, ours, &zones);
+    let keys = "example DNSKEY +noall +answer";
+    dig_until(knot, keys, "DNSKEY").await;
+    directory.write("anchors", &dig(knot, keys).await);
+    let corefile = directory.write(
+        "Corefile",
+        &format!(".:{ours} {{\n forward . 127.0.0.1:{knot} {{\n  nsec\n  trust_anchors {home}/anchors\n }}\n}}\n"),
+    );
+    let process = Process::start(&corefile, None);
+    // An authority has validated nothing, and does not say so (AD): what comes of its proofs is our own doing (RFC 8914 §4.30).
+    dig_until(ours, "no.example A", "EDE: 29").await;
+    knotd.stop().await;
+    let denied = dig(ours, "nobody.example A").await;
+    assert!(denied.contains("status: NXDOMAIN") && denied.contains("EDE: 29"), "{denied}");
+    process.stop().await;
 }

@@ -108,6 +108,37 @@ async fn a_port_has_as_many_sockets_as_the_corefile_says_also_when_it_changes() 
     process.stop().await;
 }
 
+/// How many sockets of this machine are at all addresses, in a table of /proc/net, at a port.
+fn wide_sockets(table: &str, port: u16) -> usize {
+    let (table, port) = (std::fs::read_to_string(table).unwrap(), format!(":{port:04X}"));
+    let places = table.lines().filter_map(|line| line.split_whitespace().nth(1));
+    places.filter(|place| place.trim_start_matches('0') == port).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_all_addresses_each_family_has_sockets_of_its_own_that_answer_from_where_they_were_asked() {
+    let directory = Directory::new("families");
+    let port = free_port().await;
+    let text = |count: usize, address: &str| {
+        format!(".:{port} {{\n reload 2s 1s\n bind ::\n multisocket {count}\n {}\n}}\n", hosts(address))
+    };
+    let process = Process::start(&directory.write("Corefile", &text(1, "10.0.0.1")), None);
+    for (count, address) in [(1, "10.0.0.1"), (3, "10.0.0.2"), (2, "10.0.0.3")] {
+        directory.write("Corefile", &text(count, address));
+        dig_until(port, "a.example.com A +short", address).await;
+        let start = Instant::now();
+        let sockets = || ["/proc/net/udp", "/proc/net/udp6"].map(|table| wide_sockets(table, port));
+        while sockets() != [count, count] {
+            assert!(start.elapsed() < DEADLINE, "{:?} sockets instead of {count} for each family", sockets());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for asked in ["127.0.0.9", "::1"] {
+            assert_eq!(dig_at(asked, port, "a.example.com A +short").await, format!("{address}\n"), "{asked}");
+        }
+    }
+    process.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_query_is_lost_while_a_port_gets_more_sockets_and_fewer() {
     let directory = Directory::new("resized");

@@ -41,6 +41,10 @@ const STRANGE: usize = 1024;
 const NAMESPACES: usize = 16;
 /// How a TokenReview calls the uid of the pod that a token was made for.
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+/// And the name of the node that this pod is on (Kubernetes 1.30 and later, and podnet's own API server).
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+/// The user of a node's own identity, before the node's name.
+const NODE_USER: &str = "system:node:";
 
 /// Somebody who said who they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +53,8 @@ pub(super) struct Asker {
     groups: Vec<String>,
     /// Namespace and uid of the pod that the token was made for.
     pod: Option<(String, String)>,
+    /// The node that they are on, or that they are.
+    node: Option<NodeName>,
 }
 
 impl Asker {
@@ -56,7 +62,18 @@ impl Asker {
     pub(super) fn of_certificate(der: &[u8]) -> Option<Self> {
         let (user, mut groups) = certificate::holder(der).ok()?;
         groups.push("system:authenticated".to_owned());
-        Some(Self { user, groups, pod: None })
+        let node = user.strip_prefix(NODE_USER).map(NodeName::from);
+        Some(Self { user, groups, pod: None, node })
+    }
+
+    /// The node whose they are, as far as that is known.
+    pub(super) const fn node(&self) -> Option<&NodeName> {
+        self.node.as_ref()
+    }
+
+    /// What they are allowed things by.
+    pub(super) fn groups(&self) -> &[String] {
+        &self.groups
     }
 
     /// What tells them from others: a pod's user is that of all pods with its service account.
@@ -68,10 +85,12 @@ impl Asker {
         let status = review.status.filter(|status| status.authenticated == Some(true))?;
         let user = status.user?;
         let name = user.username?;
-        let uid = user.extra.and_then(|mut extra| extra.remove(POD_UID)).and_then(|uids| uids.into_iter().next());
+        let mut extra = user.extra.unwrap_or_default();
+        let mut said = |key: &str| extra.remove(key).and_then(|values| values.into_iter().next());
+        let (uid, node) = (said(POD_UID), said(NODE_NAME));
         let namespace = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
         let pod = namespace.map(|(namespace, _)| namespace.to_owned()).zip(uid);
-        Some(Self { user: name, groups: user.groups.unwrap_or_default(), pod })
+        Some(Self { user: name, groups: user.groups.unwrap_or_default(), pod, node: node.map(NodeName::from) })
     }
 }
 
@@ -294,6 +313,12 @@ impl Rights {
             ..ResourceAttributes::default()
         })
         .await
+    }
+
+    /// Whether they may say what they counted of a node's flows, and learn whose these are, as other agents do: what RBAC knows as creating its
+    /// subresource.
+    pub(super) async fn may_join(&self, node: &NodeName) -> Result<bool, kube::Error> {
+        self.may_create(("nodes", "flows"), None, node.as_str()).await
     }
 
     async fn may_create(

@@ -40,14 +40,15 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
-use super::{Answers, ClientAuthority, FlowApi, SILENCE, Server, asker::Asker, authority};
+use super::{Answers, ClientAuthority, FlowApi, SILENCE, Server, asker::Asker, authority, ends};
 use crate::{
     dns::{activity::Activity, identity::Identity},
     flows::RecordError,
 };
 
-/// Connections at once at one address, those that have not said who they are among them.
-const CONNECTIONS: usize = 128;
+/// Connections at once at one address, those that have not said who they are among them: one of each other node's agent, which asks all the time, and as
+/// many as all others may have.
+const CONNECTIONS: usize = ends::AGENTS + 128;
 /// Of these from one address.
 const OF_ONE: usize = 16;
 /// For a handshake, for a request's head, and for the next request after an answer is read.

@@ -11,6 +11,7 @@ pub(super) enum Matter {
     Capture,
     Probe,
     Forwarding,
+    Ends,
 }
 
 impl Matter {
@@ -20,8 +21,9 @@ impl Matter {
             "/capture" => (Self::Capture, Method::POST, "packets are captured with POST"),
             "/probe" => (Self::Probe, Method::POST, "probes are watched and sent with POST"),
             "/forwarding" => (Self::Forwarding, Method::GET, "what the kernel has is read with GET"),
+            "/ends" => (Self::Ends, Method::POST, "which flows are told here is asked with POST"),
             _ => {
-                let why = "there is nothing here but /flows, /capture, /probe and /forwarding";
+                let why = "there is nothing here but /flows, /capture, /probe, /forwarding and /ends";
                 return Err(Refusal::new(StatusCode::NOT_FOUND, why));
             }
         };

@@ -132,10 +132,10 @@ pub(super) fn allowed(asked: Result<bool, kube::Error>, why: impl FnOnce() -> St
 fn send(request: &Dispatch, answers: &Answers) -> Result<Sent, Refusal> {
     let (probe, to) = (request.probe, request.to);
     let sent = match &request.from {
-        None => probe::send(probe, to),
+        None => probe::send(probe, to, request.size),
         Some(pod) => {
             let inside = answers.here.enter(pod).map_err(|why| Refusal::new(StatusCode::NOT_FOUND, why))?;
-            let entered = inside.netns.run(|| probe::send(probe, to));
+            let entered = inside.netns.run(|| probe::send(probe, to, request.size));
             entered.map_err(|error| Refusal::new(StatusCode::NOT_FOUND, chain(&error)))?
         }
     };

@@ -29,6 +29,7 @@ mod api_server;
 mod capture;
 mod ends;
 mod forwarding;
+mod joined;
 mod probe;
 mod rights;
 

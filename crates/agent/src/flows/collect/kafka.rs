@@ -8,9 +8,11 @@ mod session;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Write,
     time::Duration,
 };
 
+use flate2::{Compression, write::GzEncoder};
 use futures::{
     FutureExt,
     future::{BoxFuture, join_all},
@@ -19,7 +21,7 @@ use podnet_flow::{
     Numbered, RecordId,
     export::{
         Taken,
-        kafka::{self, Code, NotKafka, Topic},
+        kafka::{self, Code, Gzip, NotKafka, Topic},
     },
 };
 use tokio::time::{Instant, timeout};
@@ -125,7 +127,7 @@ impl Kafka {
             let place = topic.brokers.get(&leader).map(|(name, port)| Host { name: name.clone(), port: *port });
             let place = place.map(|host| brokers.place(host));
             sends.push(async move {
-                let sending = send(session, place.as_ref(), login, &brokers.topic, &parts);
+                let sending = send(session, place.as_ref(), login, brokers, &parts);
                 let answer = timeout(ANSWER, sending).await.unwrap_or_else(|_| Err(silent()));
                 (leader, parts, answer)
             });
@@ -218,7 +220,7 @@ async fn send(
     session: Option<Session>,
     place: Option<&Place>,
     login: Option<&Login>,
-    topic: &str,
+    brokers: &Brokers,
     parts: &[Part<'_>],
 ) -> Result<(Session, Vec<(i32, Code)>), SendError> {
     let place = place.ok_or_else(|| SendError::Away("a leader has no address".to_owned()))?;
@@ -226,12 +228,20 @@ async fn send(
         Some(session) => session,
         None => Session::begin(place, login).await?,
     };
+    let (topic, gzip) = (&brokers.topic, brokers.is_compressed.then_some(compressed as Gzip));
     let batches: Vec<(i32, Vec<u8>)> =
-        parts.iter().map(|(partition, items)| (*partition, kafka::batch(items))).collect();
+        parts.iter().map(|(partition, items)| (*partition, kafka::batch(items, gzip))).collect();
     // The broker gives up before it is given up, and says so.
     let millis = i32::try_from(ANSWER.as_millis() / 2).unwrap_or(i32::MAX);
     let answer = session.ask(|number| kafka::produce(number, topic, &batches, millis)).await?;
     Ok((session, kafka::produced(&answer)?))
+}
+
+fn compressed(records: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    // Into memory nothing fails.
+    let _ = encoder.write_all(records);
+    encoder.finish().unwrap_or_default()
 }
 
 /// Notes what came. What is wrong with the rest, if there is any.

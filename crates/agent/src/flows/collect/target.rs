@@ -27,7 +27,7 @@ const SECONDS: u64 = 60;
 const MOST_SECONDS: u64 = 3600;
 const KINDS: &str = "stdout:, syslog+udp://HOST, syslog+tcp://HOST, syslog+tls://HOST, syslog+unix:///PATH, ipfix+tcp://HOST, ipfix+udp://HOST, \
                      elasticsearch+https://HOST/INDEX, opensearch+https://HOST/INDEX (http as well), otlp+https://HOST (http as well), \
-                     amqps://HOST/VHOST?exchange=NAME (amqp as well), kafka+tls://HOST,HOST/TOPIC (kafka as well), parquet:///DIRECTORY, \
+                     amqps://HOST/VHOST?exchange=NAME (amqp as well), kafka+tls://HOST,HOST/TOPIC?compression=gzip (kafka as well), parquet:///DIRECTORY, \
                      s3+https://HOST/BUCKET/PREFIX?region=REGION (http as well)";
 
 /// What a family of schemes is before `+`, the feature that it is built in with, and whether it is.
@@ -105,6 +105,8 @@ pub(super) struct Brokers {
     /// A file of authorities for that.
     pub(super) authorities: Option<String>,
     pub(super) topic: String,
+    /// Batches are compressed by gzip.
+    pub(super) is_compressed: bool,
     /// The file with them.
     pub(super) credentials: Option<String>,
 }
@@ -150,7 +152,7 @@ pub enum TargetError {
     #[error("{0:?} is no collector; there are {KINDS}")]
     Kind(String),
     /// It is of a kind that this program was built without.
-    #[error("this podnet was built without {family}: build it with cargo build --features {feature}")]
+    #[error("this podnet was built without {family}: install it with make install WITH=podnet-cli/{feature}")]
     Feature {
         /// What it begins with.
         family: &'static str,

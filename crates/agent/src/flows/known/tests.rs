@@ -11,7 +11,7 @@ use serde_json::json;
 use super::*;
 
 fn pod(name: &str, ip: &str, phase: &str) -> Pod {
-    serde_json::from_value(json!({
+    let pod: excerpt::Pod = serde_json::from_value(json!({
         "metadata": {
             "name": name, "namespace": "shop", "uid": name,
             "labels": {"app": "web", "pod-template-hash": "77f9"},
@@ -22,7 +22,8 @@ fn pod(name: &str, ip: &str, phase: &str) -> Pod {
         "spec": {"nodeName": "node1", "serviceAccountName": "till", "containers": []},
         "status": {"phase": phase, "podIPs": [{"ip": ip}]},
     }))
-    .unwrap()
+    .unwrap();
+    pod.object
 }
 
 #[test]

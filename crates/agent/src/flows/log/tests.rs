@@ -12,10 +12,16 @@ use flate2::read::GzDecoder;
 use super::*;
 use crate::flows::lines::tests::Small;
 
-fn gap(packets: u64) -> Item {
+fn gap(packets: u64) -> Numbered {
     let now = Timestamp::UNIX_EPOCH;
     let (node, at) = ("node1".into(), GapAt::Kernel);
-    Item::Gap(Gap { start: now, end: now, node, at, device: None, pod: None, packets, bytes: 0, flows: 0 })
+    let item = Item::Gap(Gap { start: now, end: now, node, at, device: None, pod: None, packets, bytes: 0, flows: 0 });
+    Numbered { record: RecordId { node: "node1".into(), epoch: 1, sequence: packets, missing: false }, item }
+}
+
+/// The ids of lines, as far as they have one.
+fn ids(text: &str) -> Vec<Option<String>> {
+    text.lines().map(|line| RecordId::from_json(line).ok().map(|id| id.to_string())).collect()
 }
 
 fn open(path: &Path, bytes: u64) -> Log {
@@ -103,7 +109,7 @@ fn what_finds_no_room_on_the_disk_is_told_by_a_gap_once_there_is_some() {
     let mut next = 1000;
     // Three pages are left of the disk.
     let error = loop {
-        let items: Vec<Item> = (next..next + 10).map(gap).collect();
+        let items: Vec<Numbered> = (next..next + 10).map(gap).collect();
         next += 10;
         if let Err(error) = log.add(&items) {
             break error;
@@ -118,7 +124,12 @@ fn what_finds_no_room_on_the_disk_is_told_by_a_gap_once_there_is_some() {
     fs::remove_file(&other).unwrap();
     log.add(&[gap(7)]).unwrap();
     log.add(&[gap(8)]).unwrap();
-    let told = gaps(&fs::read_to_string(&path).unwrap()).split_off(written.len());
+    let text = fs::read_to_string(&path).unwrap();
+    let id = |number: u64| Some(format!("node1/1/{number}"));
+    let last = Some(format!("node1/1/{next}/missing"));
+    let told = ids(&text).split_off(written.len());
+    assert_eq!(told, [last, id(7), id(8)], "each has its own, and what is missing the last one's");
+    let told = gaps(&text).split_off(written.len());
     let [missing, seven, eight] = &told[..] else { panic!("{told:?}") };
     assert_eq!((missing.at, missing.flows, missing.packets), (GapAt::Log, lost.len() as u64, lost.iter().sum::<u64>()));
     assert_eq!((missing.node.as_str(), seven.packets, eight.packets), ("node1", 7, 8));
@@ -202,6 +213,8 @@ fn what_an_agent_was_killed_in_is_gone_on_with() {
     let told = gaps(&fs::read_to_string(&path).unwrap());
     let [first, missing, last] = &told[..] else { panic!("{told:?}") };
     assert_eq!((first.packets, missing.at, missing.flows, last.packets), (1, GapAt::Log, 1, 3));
+    let found = ids(&fs::read_to_string(&path).unwrap());
+    assert_eq!(found, [Some("node1/1/1".to_owned()), None, Some("node1/1/3".to_owned())], "of whom it is not known");
     assert_eq!(packets(&unpacked(&aside("1.gz"))), [1, 2]);
     assert!(!aside("0").exists() && !aside("0.gz").exists());
 }

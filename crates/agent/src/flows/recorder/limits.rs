@@ -1,10 +1,13 @@
-//! What limits of bandwidth drop at pods' interfaces. The kernel counts it by queue and not by flow: so it is told by interface.
+//! What limits of bandwidth and of packets drop at pods' interfaces. The kernel counts it by queue or by address and not by flow: so it is told by
+//! interface.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use podnet_flow::Direction;
 use podnet_kernel::tc::Dropped;
+
+use crate::flows::senders::Loss;
 
 /// How often it is looked, so that one who goes on beyond a limit is no more than some records in a minute.
 const EVERY: SignedDuration = SignedDuration::from_secs(10);
@@ -16,8 +19,15 @@ pub(super) struct Limits {
     looked: Option<(Timestamp, Counts)>,
 }
 
-/// Packets, by the node's end of a pod's link and where they went.
-type Counts = HashMap<(u32, Direction), u64>;
+/// Packets, by limit.
+type Counts = HashMap<Limit, u64>;
+
+/// The node's end of a pod's link, where the packets went, and the address whose packet rate it is.
+type Limit = (u32, Direction, Option<IpAddr>);
+
+const fn limit(Loss { dropped, rate_of }: &Loss) -> Limit {
+    (dropped.device, dropped.direction, *rate_of)
+}
 
 impl Limits {
     /// Whether it is time to look.
@@ -25,17 +35,24 @@ impl Limits {
         self.looked.as_ref().is_none_or(|(at, _)| is_last || now.duration_since(*at) >= EVERY)
     }
 
-    /// What was dropped since the last look, and when that was. Nothing at the first one: what had been dropped by then was before this recording.
-    pub(super) fn since_last(&mut self, found: &[Dropped], now: Timestamp) -> Vec<(Timestamp, Dropped)> {
-        let counts = found.iter().map(|one| ((one.device, one.direction), one.packets)).collect();
+    /// What was dropped since the last look by interface and direction, and when that was. Nothing at the first one: what had been dropped by then was
+    /// before this recording.
+    pub(super) fn since_last(&mut self, found: &[Loss], now: Timestamp) -> Vec<(Timestamp, Dropped)> {
+        let counts = found.iter().map(|one| (limit(one), one.dropped.packets)).collect();
         let Some((at, before)) = self.looked.replace((now, counts)) else { return Vec::new() };
-        let more = |one: &Dropped| {
-            let had = before.get(&(one.device, one.direction)).copied().unwrap_or_default();
-            // A queue that has dropped less than before was made anew meanwhile.
-            let packets = one.packets.checked_sub(had).unwrap_or(one.packets);
-            (packets > 0).then_some((at, Dropped { packets, ..*one }))
-        };
-        found.iter().filter_map(more).collect()
+        let mut told: Vec<(Timestamp, Dropped)> = Vec::new();
+        for one in found {
+            let (had, dropped) = (before.get(&limit(one)).copied().unwrap_or_default(), one.dropped);
+            // A queue, or a rule, that has dropped less than before was made anew meanwhile.
+            let packets = dropped.packets.checked_sub(had).unwrap_or(dropped.packets);
+            let place = (dropped.device, dropped.direction);
+            match told.iter_mut().find(|(_, told)| (told.device, told.direction) == place) {
+                _ if packets == 0 => {}
+                Some((_, told)) => told.packets += packets,
+                None => told.push((at, Dropped { packets, ..dropped })),
+            }
+        }
+        told
     }
 }
 
@@ -51,14 +68,35 @@ mod tests {
     fn what_was_dropped_is_told_once_with_when_it_was_looked_before() {
         let (ingress, egress) = (Direction::Ingress, Direction::Egress);
         let dropped = |device, direction, packets| Dropped { device, direction, packets };
+        let loss = |device, direction, packets| Loss { dropped: dropped(device, direction, packets), rate_of: None };
         let mut limits = Limits::default();
-        let mut looks = |second, found: &[Dropped]| limits.since_last(found, at(second));
-        assert!(looks(0, &[dropped(1, ingress, 5), dropped(1, egress, 9)]).is_empty(), "nobody asked for it then");
-        let found = [dropped(1, ingress, 12), dropped(1, egress, 9), dropped(2, egress, 3)];
+        let mut looks = |second, found: &[Loss]| limits.since_last(found, at(second));
+        assert!(looks(0, &[loss(1, ingress, 5), loss(1, egress, 9)]).is_empty(), "nobody asked for it then");
+        let found = [loss(1, ingress, 12), loss(1, egress, 9), loss(2, egress, 3)];
         assert_eq!(looks(10, &found), [(at(0), dropped(1, ingress, 7)), (at(0), dropped(2, egress, 3))]);
         // Made anew; another one is gone, and comes back.
-        assert_eq!(looks(20, &[dropped(1, ingress, 2)]), [(at(10), dropped(1, ingress, 2))]);
-        assert_eq!(looks(30, &[dropped(1, ingress, 2), dropped(1, egress, 1)]), [(at(20), dropped(1, egress, 1))]);
+        assert_eq!(looks(20, &[loss(1, ingress, 2)]), [(at(10), dropped(1, ingress, 2))]);
+        assert_eq!(looks(30, &[loss(1, ingress, 2), loss(1, egress, 1)]), [(at(20), dropped(1, egress, 1))]);
+    }
+
+    #[test]
+    fn what_several_limits_of_one_pod_drop_is_one_sum_though_one_of_them_begins_anew() {
+        let loss = |packets, rate_of: Option<&str>| Loss {
+            dropped: Dropped { device: 1, direction: Direction::Egress, packets },
+            rate_of: rate_of.map(|addr| addr.parse().unwrap()),
+        };
+        let all = |[bandwidth, v4, v6]: [u64; 3]| {
+            [loss(bandwidth, None), loss(v4, Some("10.0.0.1")), loss(v6, Some("fd00::1"))]
+        };
+        let mut limits = Limits::default();
+        limits.since_last(&all([100, 50, 0]), at(0));
+        let mut more = |second, counts| -> Vec<u64> {
+            limits.since_last(&all(counts), at(second)).into_iter().map(|(_, dropped)| dropped.packets).collect()
+        };
+        assert_eq!(more(10, [101, 52, 4]), [7]);
+        // The rules were replaced, and the queue was not.
+        assert_eq!(more(20, [111, 3, 0]), [13]);
+        assert!(more(30, [111, 3, 0]).is_empty());
     }
 
     #[test]

@@ -200,6 +200,8 @@ fn what_found_no_room_is_told_with_the_pod_that_it_is_of() {
     let [Item::Gap(gap)] = &items[..] else { panic!("what is with a node is not wanted there: {text}") };
     assert_eq!(gap.pod.as_ref().map(|pod| &*pod.name), Some("web-1"), "{gap:?}");
     assert!(gap.packets >= 16, "{gap:?}");
+    // One packet of each; an estimate.
+    assert!(gap.flows.abs_diff(gap.packets) <= 1, "{gap:?}");
     let interface = gap.device.as_ref().and_then(|device| device.name.as_ref());
     assert_eq!(interface.map(LinkName::as_str), Some("pn0"), "{gap:?}");
 }
@@ -224,6 +226,31 @@ fn what_is_open_as_its_pod_goes_is_told_as_ended_and_its_room_is_free() {
     assert!(flows.entries().unwrap().is_empty());
     let Some(last) = records(&settings, port).pop() else { panic!("no record") };
     assert_eq!((last.verdict, last.source.pod.is_some()), (Verdict::Forwarded, true), "{last:?}");
+}
+
+#[test]
+fn what_ends_is_told_before_the_map_is_read_again() {
+    let lab = Lab::new();
+    let directory = tempfile::tempdir().unwrap();
+    let settings = FlowLog { path: directory.path().join("flows.jsonl"), bytes: 1 << 20, between_pods: false };
+    let flows = counting(&lab);
+    let mut recorder = Recorder::new(flows.clone(), sinks(&settings), "node1".into(), (known(), ()));
+    let listener = lab.node.run(|| TcpListener::bind("192.0.2.1:80").unwrap()).unwrap();
+    let stream = lab.pod.run(|| TcpStream::connect("192.0.2.1:80").unwrap()).unwrap();
+    let port = stream.local_addr().unwrap().port();
+    drop(stream);
+    drop(listener.accept().unwrap());
+    let deadline = Instant::now() + Duration::from_secs(5);
+    recorder.round(false, false);
+    while records(&settings, port).is_empty() {
+        assert!(Instant::now() < deadline, "no reading is needed");
+        thread::sleep(Duration::from_millis(10));
+        recorder.round(false, false);
+    }
+    let records = records(&settings, port);
+    let [record] = &records[..] else { panic!("{records:?}") };
+    assert_eq!((record.report, record.verdict), (Report::End, Verdict::Forwarded), "{record:?}");
+    assert!(flows.entries().unwrap().is_empty(), "it is out of the map");
 }
 
 #[test]

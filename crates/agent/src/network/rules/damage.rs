@@ -27,7 +27,12 @@ impl ClusterRules {
                 continue;
             }
             let own = &mut self.families[family];
-            let done = if own.refused { None } else { own.rules.mend_elements(&own.services, &touched, datapath)? };
+            let beside = self.beside.as_mut().filter(|beside| beside.table(family).is_some());
+            let done = match beside {
+                _ if own.refused => None,
+                Some(beside) => beside.mend_elements(family, &touched, datapath)?,
+                None => own.rules.mend_elements(&own.services, &touched, datapath)?,
+            };
             let Some(done) = done else { return Ok(None) };
             wrong += done;
         }

@@ -1,6 +1,6 @@
 //! The rules of one family of addresses: those of Services, by the seam of their mode, and the table of the border.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use podnet_kernel::{datapath::Datapath, nft::NftError};
 use podnet_model::{Dual, Family};
@@ -60,6 +60,22 @@ impl OfFamily {
         let bordered = self.edit_border(datapath, family);
         self.refused = ruled.is_err() || bordered.is_err();
         Ok(ruled? + bordered?)
+    }
+
+    /// Leaves these addresses to rules that serve beside these, and no others any more.
+    pub(super) fn leave_to_rules(
+        &mut self,
+        addrs: &BTreeSet<IpAddr>,
+        datapath: &mut dyn Datapath,
+    ) -> Result<(), RulesError> {
+        self.rules.leave_to_rules(&self.services, addrs);
+        // What is not in force will be made as a whole.
+        if !self.rules.in_force() {
+            return Ok(());
+        }
+        let done = self.rules.edit(&self.services, datapath);
+        self.refused |= done.is_err();
+        done.map(drop)
     }
 
     /// As [`OfFamily::edit`], for everything, whatever there is.

@@ -1,6 +1,8 @@
 //! Rules of other modes that are still to be taken away.
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -62,14 +64,27 @@ impl Left {
         self.rules.iter().any(|(left, rules)| *left == mode && rules.lingers())
     }
 
-    /// Whether connections that are under way would not survive this mode: a frontend's address is the node's own to virtual servers, and
-    /// leads elsewhere for a program. It cannot be both.
-    pub(super) fn is_in_the_way_of(&self, mode: Mode) -> bool {
-        match mode {
-            Mode::Userspace => self.lingers(Mode::Ipvs),
-            Mode::Ipvs => self.lingers(Mode::Userspace),
-            Mode::Iptables | Mode::Nftables | Mode::Ebpf => false,
-        }
+    /// Whether something of this mode outlived an earlier agent, with connections that are under way or may come to be. To be asked before
+    /// anything is taken away.
+    pub(super) fn outlived(&mut self, mode: Mode) -> bool {
+        self.rules.iter_mut().filter(|(left, _)| *left == mode).for_each(|(_, rules)| rules.recall());
+        self.lingers(mode)
+    }
+
+    /// Whether something of this mode is to go.
+    pub(super) fn has(&self, mode: Mode) -> bool {
+        self.rules.iter().any(|(left, _)| have_same_rules(*left, mode))
+    }
+
+    /// The addresses at which something of other modes than this one stays for the sake of connections that are under way.
+    pub(super) fn held_beside(&self, mode: Mode) -> BTreeSet<IpAddr> {
+        let others = self.rules.iter().filter(|(left, _)| !have_same_rules(*left, mode));
+        others.flat_map(|(_, rules)| rules.held()).collect()
+    }
+
+    /// Whether connections may come to be for a moment yet that have to stay.
+    pub(super) fn takes_new(&self) -> bool {
+        self.rules.iter().any(|(_, rules)| rules.takes_new())
     }
 
     /// Takes a plan in: something may linger for frontends that go.
@@ -92,17 +107,11 @@ impl Left {
         self.recollect();
     }
 
-    /// Takes all away, since this mode serves, and what lingers only stays for frontends that are served. What cannot be is tried again after
-    /// growing pauses; what lingers is looked at after equal ones.
-    pub(super) fn clear(
-        &mut self,
-        serving: Mode,
-        is_served: &dyn Fn(&FrontendKey) -> bool,
-        datapath: &mut dyn Datapath,
-    ) {
+    /// Takes all away; what lingers only stays for frontends that are served. What cannot be is tried again after growing pauses; what
+    /// lingers is looked at after equal ones.
+    pub(super) fn clear(&mut self, is_served: &dyn Fn(&FrontendKey) -> bool, datapath: &mut dyn Datapath) {
         let mut refused = false;
         self.rules.retain_mut(|(mode, rules)| {
-            rules.make_way(serving);
             match rules.take_away(datapath).and_then(|()| rules.withdraw(is_served, datapath)) {
                 Ok(()) => rules.lingers() || !rules.remembered().is_empty(),
                 Err(error) => {
@@ -141,16 +150,13 @@ impl Left {
         self.again.map(|(at, _)| at).or_else(untried)
     }
 
-    /// Tries again what could not be taken away, where that is due.
-    pub(super) fn look(
-        &mut self,
-        serving: Mode,
-        is_served: &dyn Fn(&FrontendKey) -> bool,
-        datapath: &mut dyn Datapath,
-    ) {
-        if self.due().is_some_and(|due| due <= Instant::now()) {
-            self.clear(serving, is_served, datapath);
+    /// Tries again what could not be taken away, where that is due; whether it was.
+    pub(super) fn look(&mut self, is_served: &dyn Fn(&FrontendKey) -> bool, datapath: &mut dyn Datapath) -> bool {
+        let is_due = self.due().is_some_and(|due| due <= Instant::now());
+        if is_due {
+            self.clear(is_served, datapath);
         }
+        is_due
     }
 
     /// As if that long went by.

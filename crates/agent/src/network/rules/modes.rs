@@ -1,7 +1,9 @@
 //! In which mode Services have their rules, and how it is changed.
 
 use std::{
+    collections::BTreeSet,
     error::Error,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +13,12 @@ use podnet_model::{Dual, Family, proxy::Mode};
 use podnet_planner::services::ebpf::Remembered;
 use tracing::{info, warn};
 
-use super::{ClusterRules, family::is_served, left::Left};
+use super::{
+    ClusterRules,
+    beside::{Beside, can_stand_beside, leaves_addresses},
+    family::is_served,
+    left::Left,
+};
 use crate::proxy::mode::{self, RulesError, ServiceRules};
 
 /// The pause after a mode that had to wait was refused, doubling up to the longest.
@@ -27,14 +34,21 @@ pub(super) struct PutOff {
 
 impl ClusterRules {
     /// Begins in another mode than `nftables`. What an earlier agent made in this one is right where it is as it has to be, and stays; what
-    /// is of others goes once this one is in force. For rules that are not in force, or were refused.
+    /// is of others goes once this one is in force. Virtual servers wait, as at a change, where a program outlived its agent: it has to be
+    /// known where its connections are. For rules that are not in force, or were refused.
     pub(in crate::network) fn begin_in(&mut self, mode: Mode) {
-        if !mode::have_same_rules(self.standing, mode) {
+        let waits = mode == Mode::Ipvs && self.left.outlived(Mode::Userspace);
+        let first = if waits { Mode::Nftables } else { mode };
+        if !mode::have_same_rules(self.standing, first) {
             for family in Family::ALL {
-                self.families[family].rules = self.fresh(mode, family);
+                self.families[family].rules = self.fresh(first, family);
             }
-            (self.mode, self.standing) = (mode, mode);
+            (self.mode, self.standing) = (mode, first);
             self.suspect_others();
+        } else if waits {
+            self.mode = mode;
+        } else if self.waits() {
+            self.mode = self.standing;
         }
     }
 
@@ -46,11 +60,15 @@ impl ClusterRules {
         rules
     }
 
-    /// An earlier agent may have left rules of any other mode.
+    /// An earlier agent may have left rules of any other mode. Where that is one that leaves addresses to rules, a table of nf_tables may be
+    /// for these, and stays until it is known for which.
     pub(super) fn suspect_others(&mut self) {
         self.left = Left::default();
+        let leaves = leaves_addresses(self.standing);
+        self.beside = leaves.then(|| Beside::new(Mode::Nftables, &self.families, &Dual::default()));
         for family in Family::ALL {
             let others = mode::others(self.standing, &self.families[family].services);
+            let others = others.filter(|(mode, _)| !leaves || !mode::have_same_rules(*mode, Mode::Nftables));
             others.for_each(|(mode, mut rules)| {
                 rules.configure(&self.families[family].services, &self.ipvs);
                 self.left.add(mode, rules);
@@ -58,7 +76,7 @@ impl ClusterRules {
         }
     }
 
-    /// The mode that Services are served in; those of `nftables` stand for the rules of one that has to wait.
+    /// The mode that Services are served in; rules of another one stand for the rules of one that has to wait.
     pub(in crate::network) const fn mode(&self) -> Mode {
         self.mode
     }
@@ -72,27 +90,46 @@ impl ClusterRules {
     }
 
     /// Changes the mode: the rules of the new one are in force before those of the old one go. Connections that are under way keep their
-    /// translations, which live in connection tracking. Where these are virtual servers' or a program's, and would not survive the new mode,
-    /// rules of `nftables` serve until they are over.
+    /// translations, which live in connection tracking. Where these are virtual servers' or a program's, and would not survive the new mode at
+    /// their addresses, rules serve there until they are over, and everywhere until it is known which these addresses are: that of virtual
+    /// servers is known at once, that of a program once nobody connects to it any more.
     ///
     /// # Errors
     ///
-    /// When the new rules are refused; then those of before are in force, or where these had gone already, those of `nftables`.
+    /// When the new rules are refused; then those of before are in force, or where these had gone already, those that stood for them.
     pub(in crate::network) fn switch(&mut self, mode: Mode, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
-        self.stand(self.first_for(mode), datapath)?;
+        match self.stand(self.first_for(mode), datapath) {
+            // What virtual servers need at any rate.
+            Err(error) if error.is_lack_of_nftables() && leaves_addresses(mode) => {
+                self.stand(Mode::Iptables, datapath)?;
+            }
+            stood => stood?,
+        }
         self.mode = mode;
         self.put_off = None;
         self.arrive(datapath)?;
         if self.waits() {
-            info!(%mode, "rules of nftables serve until the connections of the mode before are over");
+            let serving = self.standing;
+            info!(%mode, %serving, "rules serve until it is known where connections of the mode before are");
         }
         Ok(())
     }
 
     /// Whose rules will be there first when the mode changes to this one.
     pub(in crate::network) fn first_for(&self, mode: Mode) -> Mode {
-        let is_apart = matches!((self.standing, mode), (Mode::Ipvs, Mode::Userspace) | (Mode::Userspace, Mode::Ipvs));
-        if is_apart || self.left.is_in_the_way_of(mode) { Mode::Nftables } else { mode }
+        let is_apart = match mode {
+            Mode::Userspace => self.standing == Mode::Ipvs,
+            Mode::Ipvs => self.standing == Mode::Userspace || self.left.lingers(Mode::Userspace),
+            Mode::Nftables | Mode::Iptables | Mode::Ebpf => false,
+        };
+        if is_apart { Mode::Nftables } else { mode }
+    }
+
+    /// The mode cannot be there yet: connections may come to be at any address that it would end, or the rules that serve cannot do so
+    /// beside it at the addresses where there are some (those of mode `iptables`, on a kernel without nf_tables).
+    fn is_held_up(&self) -> bool {
+        let needs_rules = || self.left.lingers(Mode::Userspace) && !can_stand_beside(self.standing, Mode::Ipvs);
+        self.mode == Mode::Ipvs && (self.left.takes_new() || needs_rules())
     }
 
     /// Whose rules there are.
@@ -111,7 +148,7 @@ impl ClusterRules {
     ///
     /// When they are refused; those that stood for them still do.
     pub(super) fn arrive(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
-        if self.waits() && !self.left.is_in_the_way_of(self.mode) { self.stand(self.mode, datapath) } else { Ok(()) }
+        if self.waits() && !self.is_held_up() { self.stand(self.mode, datapath) } else { Ok(()) }
     }
 
     /// As [`ClusterRules::arrive`], where that is due. A refusal is told once: what stands for the rules serves as they would.
@@ -129,7 +166,7 @@ impl ClusterRules {
             let error = &error as &dyn Error;
             warn!(
                 mode = %self.mode, serving = %self.standing, error,
-                "a mode that waited for connections of the one before is refused; it is tried again after growing pauses"
+                "a mode that had to wait is refused; it is tried again after growing pauses"
             );
         }
         let pause = self.put_off.map_or(FIRST_PAUSE, |before| (before.pause * 2).min(LONGEST_PAUSE));
@@ -145,47 +182,86 @@ impl ClusterRules {
     #[cfg(test)]
     pub(super) fn pass(&mut self, time: Duration) {
         self.left.pass(time);
+        if let Some(beside) = &mut self.beside {
+            beside.pass(time);
+        }
         let earlier = |at: Instant| at.checked_sub(time).unwrap_or(at);
         self.put_off = self.put_off.map(|put_off| PutOff { at: earlier(put_off.at), ..put_off });
     }
 
     fn stand(&mut self, mode: Mode, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
         if !mode::have_same_rules(self.standing, mode) {
-            let rules = Dual::from_fn(|family| self.fresh(mode, family));
             // What may be left of this very mode goes before it is there again.
-            self.left.clear(self.standing, &is_served(&self.families), datapath);
-            self.replace(mode, rules, datapath)?;
+            if self.left.has(mode) || self.left.is_untried() {
+                self.left.clear(&is_served(&self.families), datapath);
+            }
+            let held = self.held_beside(mode);
+            let rules = Dual::from_fn(|family| {
+                let mut rules = self.fresh(mode, family);
+                rules.leave_to_rules(&self.families[family].services, &held[family]);
+                rules
+            });
+            self.replace(mode, rules, &held, datapath)?;
             // Datagrams that a program passed on were no connections of a backend.
             self.all_suspected = Dual::from_fn(|_| true);
         }
         Ok(())
     }
 
+    /// Puts rules in force in the place of those that there are. `held` is what they leave to rules that serve beside them: what is over
+    /// when they are in force they take back then.
     pub(super) fn replace(
         &mut self,
         mode: Mode,
         mut rules: Dual<Box<dyn ServiceRules>>,
+        held: &Dual<BTreeSet<IpAddr>>,
         datapath: &mut dyn Datapath,
     ) -> Result<(), RulesError> {
         self.noted.write();
         for family in Family::ALL {
             if let Err(error) = rules[family].put(&self.families[family].services, datapath) {
                 // Those of the other family may be in force.
-                self.left.add(mode, rules.v4);
-                self.left.add(mode, rules.v6);
-                self.left.clear(self.standing, &is_served(&self.families), datapath);
+                let same = self.beside.as_mut().filter(|beside| mode::have_same_rules(beside.mode(), mode));
+                if let Some(beside) = same.filter(|beside| beside.is_any()) {
+                    // They took the place of the rules beside, which come there again at once: nobody goes unserved.
+                    if let Err(error) = beside.put(datapath) {
+                        let error = &error as &dyn Error;
+                        warn!(rules = %mode, error, "rules beside the mode are not in force again; it is tried again");
+                    }
+                } else {
+                    self.left.add(mode, rules.v4);
+                    self.left.add(mode, rules.v6);
+                    self.left.clear(&is_served(&self.families), datapath);
+                }
                 return Err(error);
             }
         }
         // Where some of this mode could not be taken away, they are in force again, and have to stay.
         self.left.keep(mode);
+        if let Some(beside) = self.beside.take_if(|beside| !mode::have_same_rules(beside.mode(), mode)) {
+            self.give_up(beside);
+        }
+        self.beside = None;
+        let before = std::mem::replace(&mut self.standing, mode);
+        let stays = can_stand_beside(before, mode) && Family::ALL.into_iter().any(|family| !held[family].is_empty());
+        // They serve everywhere yet, and go where they are not needed once it was said for which addresses they stay.
+        if stays {
+            info!(%mode, rules = %before, "rules serve beside the mode where connections of another one go on");
+            self.beside = Some(Beside::new(before, &self.families, held));
+        }
         let Dual { v4, v6 } = rules;
         for (family, new) in [(Family::V4, v4), (Family::V6, v6)] {
-            self.left.add(self.standing, std::mem::replace(&mut self.families[family].rules, new));
+            let old = std::mem::replace(&mut self.families[family].rules, new);
+            if !stays {
+                self.left.add(before, old);
+            }
             self.families[family].refused = false;
         }
-        self.standing = mode;
-        self.left.clear(mode, &is_served(&self.families), datapath);
+        self.left.clear(&is_served(&self.families), datapath);
+        if let Err(error) = self.share(datapath) {
+            let error = &error as &dyn Error;
+            warn!(%mode, error, "rules serve also where the mode could; it is tried again");
+        }
         Ok(())
     }
 }

@@ -24,6 +24,9 @@ impl ClusterRules {
             if before != (settings.masquerade_mark, settings.masquerade_all, settings.drops_invalid) {
                 let own = &mut self.families[family];
                 own.rules.begin_anew(&own.services);
+                if let Some(beside) = &mut self.beside {
+                    beside.begin_anew(family);
+                }
             }
             let own = &mut self.families[family];
             own.rules.configure(&own.services, &settings.ipvs);

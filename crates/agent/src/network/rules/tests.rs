@@ -1,6 +1,10 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use podnet_kernel::memory::MemoryKernel;
@@ -16,6 +20,7 @@ use podnet_planner::{
 use super::*;
 use crate::proxy::mode::ServiceRules;
 
+mod beside;
 mod damage;
 mod forget;
 mod linger;
@@ -80,6 +85,11 @@ struct Fake {
     /// So many times they cannot be taken away.
     stays: usize,
     lingers: Arc<AtomicBool>,
+    /// Where it lingers.
+    held: BTreeSet<IpAddr>,
+    takes_new: Arc<AtomicBool>,
+    /// What lingers of others, and is over once these are put in force.
+    ends: Arc<AtomicBool>,
     remembers: Arc<std::sync::Mutex<Remembered>>,
     done: Arc<std::sync::Mutex<Vec<String>>>,
     kernel: MemoryKernel,
@@ -88,8 +98,9 @@ struct Fake {
 impl Fake {
     /// Rules that take everything, tell nobody and go when they are told to.
     fn beside(kernel: &MemoryKernel) -> Self {
-        let (lingers, remembers, done) = (Arc::default(), Arc::default(), Arc::default());
-        Self { refuses: false, stays: 0, lingers, remembers, done, kernel: kernel.clone() }
+        let (lingers, takes_new, ends) = (Arc::default(), Arc::default(), Arc::default());
+        let (remembers, done, held) = (Arc::default(), Arc::default(), BTreeSet::new());
+        Self { refuses: false, stays: 0, lingers, held, takes_new, ends, remembers, done, kernel: kernel.clone() }
     }
 
     fn note(&self, what: &str) {
@@ -111,16 +122,11 @@ impl ServiceRules for Fake {
 
     fn put(&mut self, services: &Services, _: &mut dyn Datapath) -> Result<(), RulesError> {
         self.note("put");
+        self.ends.store(false, Ordering::Relaxed);
         if self.refuses && services.config().family == Family::V6 {
             return Err(RulesError::Other("no such mode".into()));
         }
         Ok(())
-    }
-
-    fn make_way(&mut self, mode: Mode) {
-        if mode == Mode::Userspace {
-            self.note("makes way");
-        }
     }
 
     fn take_away(&mut self, _: &mut dyn Datapath) -> Result<(), RulesError> {
@@ -138,6 +144,24 @@ impl ServiceRules for Fake {
 
     fn lingers(&self) -> bool {
         self.lingers.load(Ordering::Relaxed)
+    }
+
+    fn held(&self) -> BTreeSet<IpAddr> {
+        if self.lingers() { self.held.clone() } else { BTreeSet::new() }
+    }
+
+    fn takes_new(&self) -> bool {
+        self.takes_new.load(Ordering::Relaxed)
+    }
+
+    fn leave_to_rules(&mut self, _: &Services, addrs: &BTreeSet<IpAddr>) {
+        if !addrs.is_empty() || !self.held.is_empty() {
+            self.note(&format!("leaves {}", addrs.len()));
+        }
+    }
+
+    fn recall(&mut self) {
+        self.note("recalled");
     }
 
     fn remembered(&self) -> Remembered {
@@ -170,7 +194,7 @@ impl OfServers {
             Box::new(Fake { remembers: Arc::clone(&remembers), ..Fake::beside(&kernel) })
         });
         rules.put(&mut kernel.clone()).unwrap();
-        rules.replace(Mode::Ipvs, fakes, &mut kernel.clone()).unwrap();
+        rules.replace(Mode::Ipvs, fakes, &rules.held_beside(Mode::Ipvs), &mut kernel.clone()).unwrap();
         rules.mode = Mode::Ipvs;
         Self { rules, remembers, kernel }
     }
@@ -188,66 +212,6 @@ impl OfServers {
     }
 }
 
-/// Rules in force, which will linger once they are left, until they are told not to.
-fn that_will_linger(mode: Mode, kernel: &MemoryKernel) -> (ClusterRules, Arc<AtomicBool>) {
-    let mut rules = rules();
-    let lingers = Arc::new(AtomicBool::new(true));
-    let fakes = Dual::from_fn(|_| -> Box<dyn ServiceRules> {
-        Box::new(Fake { lingers: Arc::clone(&lingers), ..Fake::beside(kernel) })
-    });
-    rules.put(&mut kernel.clone()).unwrap();
-    rules.replace(mode, fakes, &mut kernel.clone()).unwrap();
-    rules.mode = mode;
-    (rules, lingers)
-}
-
-#[test]
-fn between_virtual_servers_and_a_program_tables_serve_until_the_connections_of_the_one_are_over() {
-    for (from, by_way_of, to) in [
-        (Mode::Ipvs, None, Mode::Userspace),
-        (Mode::Userspace, None, Mode::Ipvs),
-        (Mode::Ipvs, Some(Mode::Iptables), Mode::Userspace),
-        (Mode::Userspace, Some(Mode::Nftables), Mode::Ipvs),
-    ] {
-        let kernel = MemoryKernel::new();
-        let (mut rules, lingers) = that_will_linger(from, &kernel);
-        let mut datapath = kernel.clone();
-        let is_there = || kernel.state().tables.keys().any(|(_, table)| table == nftables::TABLE);
-        assert!(!is_there());
-        by_way_of.into_iter().for_each(|mode| rules.switch(mode, &mut datapath).unwrap());
-        rules.switch(to, &mut datapath).unwrap();
-        assert_eq!((rules.mode(), rules.waits(), is_there()), (to, true, true), "{from} {to}");
-        // What is due meanwhile leaves it so.
-        rules.left.pass(Duration::from_secs(60));
-        rules.look(&mut datapath).unwrap();
-        assert!(rules.waits() && is_there() && rules.due().is_some(), "{from} {to}");
-        lingers.store(false, Ordering::Relaxed);
-        rules.left.pass(Duration::from_secs(10));
-        rules.look(&mut datapath).unwrap();
-        assert_eq!((rules.mode(), rules.waits(), is_there()), (to, false, false), "{from} {to}");
-    }
-}
-
-#[test]
-fn a_mode_without_connections_makes_way_at_once_and_who_waits_may_be_called_back() {
-    let kernel = MemoryKernel::new();
-    let (mut rules, lingers) = that_will_linger(Mode::Ipvs, &kernel);
-    let mut datapath = kernel.clone();
-    rules.switch(Mode::Userspace, &mut datapath).unwrap();
-    assert!(rules.waits());
-    for mode in [Mode::Iptables, Mode::Userspace, Mode::Ebpf] {
-        rules.switch(mode, &mut datapath).unwrap();
-        assert_eq!((rules.mode(), rules.waits()), (mode, mode == Mode::Userspace));
-    }
-    lingers.store(false, Ordering::Relaxed);
-    rules.switch(Mode::Userspace, &mut datapath).unwrap();
-    assert!(!rules.waits());
-    let (mut rules, lingers) = that_will_linger(Mode::Ipvs, &kernel);
-    lingers.store(false, Ordering::Relaxed);
-    rules.switch(Mode::Userspace, &mut datapath).unwrap();
-    assert!(!rules.waits());
-}
-
 #[test]
 fn another_mode_is_in_force_before_the_old_one_goes_and_a_refused_one_leaves_it() {
     let kernel = MemoryKernel::new();
@@ -262,22 +226,21 @@ fn another_mode_is_in_force_before_the_old_one_goes_and_a_refused_one_leaves_it(
         })
     };
     let taken = || std::mem::take(&mut *done.lock().unwrap());
-    rules.replace(Mode::Iptables, fakes(true), &mut kernel.clone()).unwrap_err();
+    rules.replace(Mode::Iptables, fakes(true), &Dual::default(), &mut kernel.clone()).unwrap_err();
     assert_eq!(taken(), ["put beside 1", "put beside 1", "gone beside 1", "gone beside 1"]);
     assert_eq!(kernel.state().tables, before);
     assert!(rules.is_needed(Family::V4, nftables::TABLE));
-    rules.replace(Mode::Iptables, fakes(false), &mut kernel.clone()).unwrap();
+    rules.replace(Mode::Iptables, fakes(false), &Dual::default(), &mut kernel.clone()).unwrap();
     assert_eq!(taken(), ["put beside 1", "put beside 1"]);
     assert!(!rules.is_needed(Family::V4, nftables::TABLE));
     assert_eq!(kernel.state().tables.len(), 1, "the border stays");
-    rules.replace(Mode::Userspace, fakes(false), &mut kernel.clone()).unwrap();
-    let whole =
-        ["put beside 0", "put beside 0", "makes way beside 0", "gone beside 0", "makes way beside 0", "gone beside 0"];
-    assert_eq!(taken(), whole, "it is told for whom it goes");
+    rules.replace(Mode::Userspace, fakes(false), &rules.held_beside(Mode::Userspace), &mut kernel.clone()).unwrap();
+    let whole = ["put beside 0", "put beside 0", "gone beside 0", "gone beside 0"];
+    assert_eq!(taken(), whole);
     // And back, while the cluster has gone on.
     rules.learn(&service(Some("10.96.0.2")));
     let back = Dual::from_fn(|family| mode::rules(Mode::Nftables, &rules.families[family].services));
-    rules.replace(Mode::Nftables, back, &mut kernel.clone()).unwrap();
+    rules.replace(Mode::Nftables, back, &Dual::default(), &mut kernel.clone()).unwrap();
     assert_eq!(taken(), ["gone beside 1", "gone beside 1"]);
     let afresh = MemoryKernel::new();
     let mut other = super::tests::rules();
@@ -410,11 +373,11 @@ fn a_connection_outlives_the_rules_that_it_was_made_by() {
         let (client, server) = connect().unwrap();
         echoes(&client, &server);
         let fake = |_| -> Box<dyn ServiceRules> { Box::new(Fake::beside(&MemoryKernel::new())) };
-        rules.replace(Mode::Iptables, Dual::from_fn(fake), &mut datapath).unwrap();
+        rules.replace(Mode::Iptables, Dual::from_fn(fake), &Dual::default(), &mut datapath).unwrap();
         assert!(connect().is_err(), "the mode that was put in force serves nobody");
         echoes(&client, &server);
         let back = Dual::from_fn(|family| mode::rules(Mode::Nftables, &rules.families[family].services));
-        rules.replace(Mode::Nftables, back, &mut datapath).unwrap();
+        rules.replace(Mode::Nftables, back, &Dual::default(), &mut datapath).unwrap();
         let (other, other_server) = connect().unwrap();
         echoes(&other, &other_server);
         echoes(&client, &server);

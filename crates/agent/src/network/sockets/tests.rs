@@ -12,7 +12,7 @@ use podnet_planner::{
     ruleset::BackendAddress,
     services::{
         ServicesConfig,
-        ebpf::{Edits, Tables},
+        ebpf::{Edits, Tables, Target},
     },
 };
 
@@ -139,19 +139,27 @@ fn programs_that_were_taken_away_and_elements_that_were_changed_are_put_back() {
     at.next_compare = Instant::now();
     let look = |at: &mut AtSockets, rules: &mut ClusterRules| {
         at.next_look = Instant::now();
+        at.next_count = at.next_look;
         at.look(rules).unwrap()
     };
     assert_eq!(look(&mut at, &mut rules), None);
     assert!(sockets::detach(&group.0, true).unwrap());
     assert_eq!(look(&mut at, &mut rules).unwrap(), "9 programs for sockets were taken away");
     assert_eq!(look(&mut at, &mut rules), None);
-    let slot = *tables(&at).backends.first_key_value().unwrap().0;
-    let damage = Edits { empty: vec![slot], ..Edits::default() };
-    Sockets::open(&group.0, Sizes::LEAST).unwrap().apply(&damage).unwrap();
-    at.next_compare = Instant::now() + Duration::from_secs(60);
+    let wait = |at: &mut AtSockets| at.next_compare = Instant::now() + Duration::from_secs(60);
+    let others = Sockets::open(&group.0, Sizes::LEAST).unwrap();
+    let (slot, target) = tables(&at).backends.first_key_value().map(|(slot, target)| (*slot, *target)).unwrap();
+    others.apply(&Edits { empty: vec![slot], ..Edits::default() }).unwrap();
+    wait(&mut at);
+    let one = "1 elements of the programs for sockets were changed";
+    assert_eq!(look(&mut at, &mut rules).unwrap(), one, "one that is gone shows before all are compared");
+    assert_eq!(tables(&at).backends.get(&slot), Some(&target));
+    let elsewhere = Target { at: BackendAddress { port: 1, ..target.at }, ..target };
+    others.apply(&Edits { fill: vec![(slot, elsewhere)], ..Edits::default() }).unwrap();
+    wait(&mut at);
     assert_eq!(look(&mut at, &mut rules), None, "a comparison waits after the one before");
     at.next_compare = Instant::now();
-    assert_eq!(look(&mut at, &mut rules).unwrap(), "1 elements of the programs for sockets were changed");
+    assert_eq!(look(&mut at, &mut rules).unwrap(), one);
     assert_eq!(differs(&group, &rules), 0);
 }
 

@@ -310,18 +310,34 @@ fn with_virtual_servers_an_endpoint_at_a_broadcast_address_keeps_nothing_else_ba
 
 #[test]
 #[ignore = "runs in the virtual machine"]
-fn with_virtual_servers_nothing_lingers_where_the_mode_that_comes_does_not_translate() {
-    let mut scene = Scene::new("way");
+fn with_virtual_servers_what_lingers_tells_where_it_is_and_there_is_none_at_what_is_left_to_rules() {
+    let mut scene = Scene::new("left");
     scene.serve(&[8080]);
     let listener = scene.listen(8080);
-    let _client = scene.connect().unwrap();
+    let client = scene.connect().unwrap();
     let _server = listener.accept().unwrap();
-    scene.rules.make_way(Mode::Nftables);
+    let addrs = BTreeSet::from([IpAddr::from(CLUSTER_IP)]);
+    assert_eq!(scene.rules.held(), BTreeSet::new(), "the mode is not left");
     scene.take_away();
-    assert!(scene.rules.lingers());
+    assert_eq!((scene.rules.held(), scene.rules.lingers()), (addrs.clone(), true));
     assert_eq!(scene.read().servers[&key()].reals, [(real(8080), 0)].into(), "nothing new comes there");
-    scene.rules.make_way(Mode::Userspace);
+    drop(client);
+    scene.command("ipvsadm -C");
     scene.take_away();
-    assert!(!scene.rules.lingers());
-    assert_eq!(scene.read(), State::default());
+    assert_eq!((scene.rules.held(), scene.rules.lingers()), (BTreeSet::new(), false));
+
+    scene.rules.leave_to_rules(&scene.services, &addrs);
+    scene.edit();
+    let there = scene.read();
+    assert!(scene.rules.in_force() && there.servers.is_empty() && there.addrs.is_empty(), "{there:?}");
+    // Other settings change nothing of that.
+    scene.rules.configure(&scene.services, &IpvsConfig { scheduler: "mh", ..IpvsConfig::default() });
+    scene.edit();
+    assert_eq!(scene.read(), there);
+    scene.rules.leave_to_rules(&scene.services, &BTreeSet::new());
+    assert_eq!(scene.read(), there, "with the next edits");
+    scene.edit();
+    assert_eq!(scene.read(), *scene.rules.renderer.state());
+    assert_eq!(scene.read().servers[&key()].reals, [(real(8080), 1)].into());
+    assert_eq!(scene.look(), None, "nothing was damaged");
 }

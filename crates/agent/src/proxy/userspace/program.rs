@@ -1,5 +1,7 @@
 //! The program of one family: its threads, what it listens at, and the namespace that addresses are led to.
 
+mod life;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     error::Error,
@@ -22,11 +24,14 @@ use podnet_planner::{
 use tokio::{runtime::Runtime, time::sleep};
 use tracing::{info, warn};
 
+pub(super) use life::{Held, Life, Stay};
+pub use life::{Remaining, Remains};
+
 use super::{
     door::{self, Door},
     front::{Front, Insiders},
     refused::{self, Refused},
-    room::{Connected, Listening, Room},
+    room::{Listening, Room},
     threads,
 };
 use crate::proxy::mode::Unserved;
@@ -49,6 +54,8 @@ struct Shared {
     insiders: Insiders,
     memories: Memories,
     room: Arc<Room>,
+    /// How many connections there are at each address, with those that wait for room.
+    held: Mutex<BTreeMap<IpAddr, usize>>,
 }
 
 #[derive(Debug)]
@@ -61,52 +68,17 @@ struct Inner {
     begun: u64,
 }
 
-/// What is there of a program that was left: connections, and for a while what listens.
-#[derive(Debug)]
-pub struct Remaining(Weak<Shared>);
-
-impl Remaining {
-    /// Whether it is not over yet.
-    pub fn is_there(&self) -> bool {
-        self.0.strong_count() > 0
-    }
-
-    /// Closes what listens for frontends that are not served any more. Connections go on.
-    pub fn close(&self, is_served: &dyn Fn(&FrontendKey) -> bool) {
-        if let Some(shared) = self.0.upgrade() {
-            shared.lock().doors.retain(|key, _| is_served(key));
-        }
-    }
-}
-
-/// What keeps a program alive while there are connections. What listens does not.
-#[derive(Clone, Debug)]
-pub(super) struct Life {
-    shared: Weak<Shared>,
-    pub(super) room: Arc<Room>,
-}
-
-/// A connection's part of it.
-#[derive(Debug)]
-pub(super) struct Stay {
-    _room: Connected,
-    _shared: Arc<Shared>,
-}
-
-impl Life {
-    /// For a client's connection, as soon as there is room for another one; none where the client has too many, or the program is over.
-    pub(super) async fn connection(&self, client: IpAddr) -> Option<Stay> {
-        let room = self.room.connection(client).await?;
-        Some(Stay { _room: room, _shared: self.shared.upgrade()? })
-    }
-}
-
 /// Programs of this process that may have connections, by namespace and family.
 static PROGRAMS: Mutex<Vec<(u64, Family, Weak<Shared>)>> = Mutex::new(Vec::new());
 
 /// Whether connections of a program that was left are not over yet: what leads to it stays with them.
 pub(super) fn is_left(netns: &NetNs, family: Family) -> bool {
     netns.inode().is_ok_and(|inode| running(inode, family).is_some())
+}
+
+/// Whether there is any program, be it one that was left.
+pub(super) fn is_any() -> bool {
+    PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|(.., shared)| shared.strong_count() > 0)
 }
 
 fn running(inode: u64, family: Family) -> Option<Arc<Shared>> {
@@ -138,6 +110,7 @@ impl Program {
             insiders: Insiders::default(),
             memories: Memories::default(),
             room: Room::of_process(),
+            held: Mutex::default(),
         });
         PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner).push((inode, family, Arc::downgrade(&shared)));
         info!(?family, "Services are passed on by this process");
@@ -237,10 +210,12 @@ impl Program {
     }
 
     /// Closes what listens at once: nothing leads there any more, and another one takes its place. Connections go on.
-    pub fn close(self) {
+    pub fn close(self) -> Remaining {
         let mut inner = self.shared.lock();
         inner.refused.clear();
         inner.close();
+        drop(inner);
+        Remaining(Arc::downgrade(&self.shared))
     }
 
     /// Ends as [`Program::end`] does, for another mode that serves: where this process ends before the last connection is over, nobody
@@ -311,6 +286,10 @@ impl Inner {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn insiders(&self) -> Arc<BTreeSet<IpAddr>> {

@@ -2,8 +2,11 @@
 
 use std::{
     cell::RefCell,
+    future::poll_fn,
     io,
     os::fd::{AsFd, OwnedFd},
+    pin::Pin,
+    task::{Context, Poll, ready},
 };
 
 use rustix::{
@@ -11,7 +14,10 @@ use rustix::{
     net::Shutdown,
     pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice},
 };
-use tokio::{io::Interest, net::TcpStream};
+use tokio::{
+    io::{AsyncRead, Interest, ReadBuf},
+    net::{TcpStream, tcp::ReadHalf},
+};
 
 /// As much as is copied at once.
 const LITTLE: usize = 16 * 1024;
@@ -37,31 +43,37 @@ enum Copied {
 ///
 /// # Errors
 /// When either end broke.
-pub(super) async fn carry(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
+pub(super) async fn carry(mut from: ReadHalf<'_>, to: &TcpStream) -> io::Result<()> {
     loop {
-        from.readable().await?;
-        match SCRATCH.with_borrow_mut(|scratch| copy(from, to, scratch)) {
-            Ok(Copied::End) => return end(to),
-            Ok(Copied::Whole(LITTLE)) => return through_pipe(from, to).await,
-            Ok(Copied::Whole(_)) => {}
-            Ok(Copied::Rest(rest)) => write(to, &rest).await?,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+        let copied = poll_fn(|context| SCRATCH.with_borrow_mut(|scratch| copy(context, &mut from, to, scratch)));
+        match copied.await? {
+            Copied::End => return end(to),
+            Copied::Whole(LITTLE) => return through_pipe(from.as_ref(), to).await,
+            Copied::Whole(_) => {}
+            Copied::Rest(rest) => write(to, &rest).await?,
         }
     }
 }
 
-fn copy(from: &TcpStream, to: &TcpStream, scratch: &mut [u8]) -> io::Result<Copied> {
-    let length = from.try_read(scratch)?;
-    let said = scratch.get(..length).unwrap_or_default();
+/// Reads once, and writes what was read. Where less was there than would fit, it is not read again in vain: the reading half waits.
+fn copy(
+    context: &mut Context<'_>,
+    from: &mut ReadHalf<'_>,
+    to: &TcpStream,
+    scratch: &mut [u8],
+) -> Poll<io::Result<Copied>> {
+    let mut buffer = ReadBuf::new(scratch);
+    ready!(Pin::new(from).poll_read(context, &mut buffer))?;
+    let said = buffer.filled();
     if said.is_empty() {
-        return Ok(Copied::End);
+        return Poll::Ready(Ok(Copied::End));
     }
     let written = match to.try_write(said) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
         written => written?,
     };
-    Ok(if written == length { Copied::Whole(length) } else { Copied::Rest(said[written..].to_vec()) })
+    let is_whole = written == said.len();
+    Poll::Ready(Ok(if is_whole { Copied::Whole(written) } else { Copied::Rest(said[written..].to_vec()) }))
 }
 
 async fn write(to: &TcpStream, mut rest: &[u8]) -> io::Result<()> {

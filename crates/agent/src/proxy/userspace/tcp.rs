@@ -1,6 +1,13 @@
 //! TCP: connections are taken, and passed on byte for byte.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use podnet_planner::services::userspace::Choice;
 use rustix::net::{
@@ -17,7 +24,7 @@ use tracing::debug;
 use super::{
     front::Front,
     passed::Known,
-    program::{Life, Stay},
+    program::{Held, Life, Stay},
     splice,
 };
 
@@ -33,8 +40,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// refused.
 pub(super) async fn serve(listener: Arc<TcpListener>, front: Arc<Front>, life: Life) {
     loop {
-        match listener.accept().await {
-            Ok((client, from)) => admit(client, from, &front, &life).await,
+        match poll_fn(|context| take(context, &listener, &front, &life)).await {
+            Ok(Some((client, from, held))) => admit(client, from, held, &front, &life).await,
+            Ok(None) => return,
             Err(_) if front.is_closed() => return,
             Err(error) => {
                 debug!(frontend = %front.key, %error, "a connection was not taken");
@@ -44,26 +52,45 @@ pub(super) async fn serve(listener: Arc<TcpListener>, front: Arc<Front>, life: L
     }
 }
 
+/// Takes a connection, which is counted at once; none where the frontend is closed, or the program is over.
+fn take(
+    context: &mut Context<'_>,
+    listener: &TcpListener,
+    front: &Front,
+    life: &Life,
+) -> Poll<io::Result<Option<(TcpStream, SocketAddr, Held)>>> {
+    // Who closes it waits until what is taken is counted.
+    let flows = front.flows();
+    if flows.closed {
+        return Poll::Ready(Ok(None));
+    }
+    let (client, from) = ready!(listener.poll_accept(context))?;
+    let held = life.hold(front.key.addr);
+    drop(flows);
+    Poll::Ready(Ok(held.map(|held| (client, from, held))))
+}
+
 /// Takes what waits at a socket that is about to be closed: who is connected need not know of that.
 pub(super) fn take_all(listener: &TcpListener, front: &Arc<Front>, life: &Life, runtime: &Handle) {
     let _entered = runtime.enter();
     while let Ok(client) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
         let Ok(client) = TcpStream::from_std(client.into()) else { return };
         let Ok(from) = client.peer_addr() else { continue };
+        let Some(held) = life.hold(front.key.addr) else { return };
         let (front, life) = (front.clone(), life.clone());
-        runtime.spawn(async move { admit(client, from, &front, &life).await });
+        runtime.spawn(async move { admit(client, from, held, &front, &life).await });
     }
 }
 
-async fn admit(client: TcpStream, from: SocketAddr, front: &Arc<Front>, life: &Life) {
-    match life.connection(front.origin(from.ip())).await {
+async fn admit(client: TcpStream, from: SocketAddr, held: Held, front: &Arc<Front>, life: &Life) {
+    match life.connection(front.origin(from.ip()), held).await {
         Some(stay) => drop(tokio::spawn(connection(client, from, front.clone(), stay))),
         None => reset(&client),
     }
 }
 
-async fn connection(client: TcpStream, from: SocketAddr, front: Arc<Front>, _stay: Stay) {
-    let Some(backend) = dial(&front, from).await else {
+async fn connection(mut client: TcpStream, from: SocketAddr, front: Arc<Front>, _stay: Stay) {
+    let Some(mut backend) = dial(&front, from).await else {
         return reset(&client);
     };
     let ends = backend.local_addr().and_then(|node| Ok((node, backend.peer_addr()?)));
@@ -73,7 +100,13 @@ async fn connection(client: TcpStream, from: SocketAddr, front: Arc<Front>, _sta
         let _ = stream.set_nodelay(true);
         let _ = set_socket_keepalive(stream, true).and_then(|()| set_tcp_keepidle(stream, SILENCE));
     }
-    if let Err(error) = tokio::try_join!(splice::carry(&client, &backend), splice::carry(&backend, &client)) {
+    let carried = {
+        let ((from_client, to_client), (from_backend, to_backend)) = (client.split(), backend.split());
+        let there = splice::carry(from_client, to_backend.as_ref());
+        let back = splice::carry(from_backend, to_client.as_ref());
+        tokio::try_join!(there, back)
+    };
+    if let Err(error) = carried {
         debug!(%from, %error, "a connection broke");
         reset(&client);
         reset(&backend);

@@ -28,6 +28,7 @@ use super::{
 };
 
 mod known;
+mod outlived;
 
 /// The node, and its pods.
 const NODE: &str = "192.0.2.1";
@@ -238,6 +239,57 @@ fn what_is_left_of_the_mode_hears_nobody_at_a_frontend_that_goes_and_its_connect
     echo(&mut first, &mut first_there);
 }
 
+#[test]
+fn what_is_left_of_the_mode_is_where_its_connections_are_and_what_it_leaves_to_rules_is_not_led() {
+    let mut scene = Scene::new("held");
+    let backend = Backend::new(&scene, "10.0.0.1");
+    scene.serve(&[backend.at]);
+    let led = |scene: &Scene| {
+        let routes = scene.command("ip route show table all proto 87");
+        [SERVICE, EXTERNAL].map(|addr| routes.lines().any(|line| line.starts_with(&format!("{addr} "))))
+    };
+    // Who begins with these addresses left does not lead them, and who takes them back does.
+    let addrs = BTreeSet::from([SERVICE.parse().unwrap()]);
+    scene.rules.leave_to_rules(&scene.services, &addrs);
+    scene.rules.edit(&scene.services, &mut scene.datapath).unwrap();
+    assert_eq!(led(&scene), [false, true]);
+    echo(&mut scene.connect(EXTERNAL, 53).unwrap(), &mut backend.accept());
+    scene.rules.leave_to_rules(&scene.services, &BTreeSet::new());
+    scene.rules.edit(&scene.services, &mut scene.datapath).unwrap();
+    assert_eq!(led(&scene), [true, true]);
+
+    let (mut client, mut there) = (scene.connect(SERVICE, 53).unwrap(), backend.accept());
+    echo(&mut client, &mut there);
+    assert_eq!((scene.rules.held(), scene.rules.takes_new()), (BTreeSet::new(), false), "the mode is not left");
+    let left = Instant::now();
+    scene.rules.take_away(&mut scene.datapath).unwrap();
+    let takes_new = scene.rules.takes_new();
+    assert!(addrs.is_subset(&scene.rules.held()));
+    scene.rules.take_away(&mut scene.datapath).unwrap();
+    let led_meanwhile = led(&scene);
+    // Where the machine was slow the time for that is over.
+    if left.elapsed() < Duration::from_secs(3) {
+        assert_eq!((takes_new, led_meanwhile), (true, [true, true]), "somebody may be about to connect");
+    }
+    // As if the time for that were over.
+    scene.rules.withdraw(&|_| false, &mut scene.datapath).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    // The connection to the other address is over a moment after it was closed.
+    while scene.rules.held() != addrs {
+        assert!(Instant::now() < deadline, "{:?}", scene.rules.held());
+        thread::yield_now();
+    }
+    assert!(!scene.rules.takes_new());
+    scene.rules.take_away(&mut scene.datapath).unwrap();
+    assert_eq!(led(&scene), [true, false]);
+    echo(&mut client, &mut there);
+    drop((client, there));
+    while !scene.rules.held().is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", scene.rules.held());
+        thread::yield_now();
+    }
+}
+
 fn echo_ends(stream: &mut TcpStream) {
     assert_eq!(stream.read(&mut [0; 9]).unwrap(), 0);
 }
@@ -396,7 +448,8 @@ fn who_waits_to_be_taken_is_passed_on_when_a_socket_is_closed() {
     let mut scene = Scene::new("queue");
     let backend = Backend::new(&scene, "10.0.0.1");
     scene.serve(&[backend.at]);
-    let program = scene.rules.program.as_ref().unwrap();
+    // The one that serves.
+    let program = program::Program::start(&scene.netns, Family::V4).unwrap();
     let (life, runtime) = program.life();
     let key = FrontendKey { addr: NODE.parse().unwrap(), protocol: Protocol::Tcp, port: 7 };
     let serving = scene.services.frontends().find(|(key, _)| key.protocol == Protocol::Tcp).unwrap().1.clone();
@@ -418,6 +471,31 @@ fn who_waits_to_be_taken_is_passed_on_when_a_socket_is_closed() {
         backend.accept().read_exact(&mut heard).unwrap();
         assert_eq!(&heard, b"here");
     }
+}
+
+#[test]
+fn what_is_taken_is_counted_before_it_has_its_turn() {
+    let mut scene = Scene::new("turn");
+    scene.serve(&[]);
+    let program = program::Program::start(&scene.netns, Family::V4).unwrap();
+    let (life, _) = program.life();
+    let key = FrontendKey { addr: NODE.parse().unwrap(), protocol: Protocol::Tcp, port: 7 };
+    let serving = scene.services.frontends().find(|(key, _)| key.protocol == Protocol::Tcp).unwrap().1.clone();
+    let everybody = Guard::Only { inside: false, sources: None };
+    let front = Arc::new(Front::new(key, everybody, Arc::new(serving), Insiders::default()));
+    let listener = scene.netns.run(|| TcpListener::bind((NODE, 7))).unwrap().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    // Nobody runs what it is given.
+    let idle = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let entered = idle.enter();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    drop(entered);
+    let client = scene.connect(NODE, 7).unwrap();
+    tcp::take_all(&listener, &front, &life, idle.handle());
+    let remaining = program.close();
+    assert_eq!(remaining.remains().unwrap(), program::Remains { listens: false, held: [key.addr].into() });
+    drop((listener, idle, client));
+    assert_eq!(remaining.remains().unwrap().held, BTreeSet::new(), "it is over");
 }
 
 #[test]

@@ -35,6 +35,8 @@ fn a_node_reads_the_cluster_and_writes_what_is_its_own() {
     assert!(!may(&node(), "patch", "nodes", "status", "node2"));
     assert!(may(&node(), "patch", "pods", "status", "mine"));
     assert!(!may(&node(), "patch", "pods", "status", "another"));
+    // Its agent asks those of all nodes.
+    assert!(may(&node(), "create", "nodes", "flows", "node2") && !may(&node(), "create", "nodes", "proxy", "node2"));
     assert!(!may(&node(), "create", "deployments", "", ""));
     assert!(!may(&node(), "create", "pods", "exec", "mine"));
     assert!(!may(&node(), "deletecollection", "pods", "", ""));

@@ -2,7 +2,8 @@
 //!
 //! Three nodes count in simulated kernels, whose maps and bells their agents read every second. Flows of every class, of both families and of
 //! every protocol begin all the time, to Services with and without masquerade. Pods are restarted and others get their addresses at once,
-//! agents are restarted over the maps that are there, and one node is lost. What two nodes tell of a flow comes to be one record.
+//! agents are restarted over the maps that are there, and one node is lost. What two nodes tell of a flow comes to be one record, for who follows and in
+//! logs; and it counts once in sums.
 
 mod script;
 mod world;
@@ -14,7 +15,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use podnet_flow::{Class, Reporter, Transport, record::End};
+use podnet_flow::{Class, Record, Reporter, Transport, record::End};
 
 use self::{
     script::Line,
@@ -39,13 +40,7 @@ fn at(millis: i64) -> Timestamp {
 
 #[test]
 fn the_records_of_a_scripted_hour_equal_the_script() {
-    let mut world = World::new();
-    (0..NODES).for_each(|node| world.after(i64::try_from(node).unwrap() * 300, Event::Read(node)));
-    let mut when = 0;
-    while when < HOUR - 400_000 {
-        when += 1 + i64::try_from(world.pick(1000)).unwrap();
-        world.after(when, Event::Begin);
-    }
+    let mut world = scripted(HOUR - 400_000);
     for minute in 1..50 {
         let place = (world.pick(NODES), world.pick(PODS));
         world.after(minute * 60_000 + 123, Event::Renew(place));
@@ -55,16 +50,45 @@ fn the_records_of_a_scripted_hour_equal_the_script() {
     }
     world.after(LOST.1, Event::Lose(LOST.0));
     world.runs(HOUR);
-    // What nobody ended waits for as long as TCP may be silent.
-    for pause in [HOUR, 1000].repeat(3) {
+    runs_out(&mut world);
+    all_that_there_is_was_in_the_script(&world);
+    for told in [&world.told, &world.logs.ends] {
+        is_told_as_it_was(&world, told);
+        what_two_nodes_counted_is_in_one_record(told, [200, 20]);
+    }
+}
+
+#[test]
+fn logs_and_sums_of_ten_minutes_in_which_nobody_goes_away_equal_the_script() {
+    let mut world = scripted(600_000);
+    world.runs(900_000);
+    runs_out(&mut world);
+    let packets = |answers: usize| world.script.iter().map(|line| line.packets[answers]).sum::<u64>();
+    assert_eq!(world.logs.sums(), [packets(0), packets(1), world.script.len() as u64]);
+    assert_eq!(world.logs.ends.len(), world.script.len());
+    what_two_nodes_counted_is_in_one_record(&world.logs.ends, [40, 4]);
+}
+
+/// Flows begin all the time, until some time.
+fn scripted(until: i64) -> World {
+    let mut world = World::new();
+    (0..NODES).for_each(|node| world.after(i64::try_from(node).unwrap() * 300, Event::Read(node)));
+    let mut when = 0;
+    while when < until {
+        when += 1 + i64::try_from(world.pick(1000)).unwrap();
+        world.after(when, Event::Begin);
+    }
+    world
+}
+
+/// What nobody ended waits for as long as TCP may be silent, and its record for what the other node counted.
+fn runs_out(world: &mut World) {
+    for pause in [HOUR, 1000, 1000, 1000, 1000].repeat(3) {
         world.now += pause;
         (0..NODES).for_each(|node| world.read(node));
         world.tell();
     }
     world.finish();
-    is_told_as_it_was(&world);
-    all_that_there_is_was_in_the_script(&world);
-    what_two_nodes_counted_is_in_one_record(&world);
 }
 
 type What = (String, [Option<Arc<str>>; 2], [u64; 2]);
@@ -82,9 +106,9 @@ fn as_seen(line: &Line) -> What {
     told_as(line, class, line.seen_source(), None)
 }
 
-fn is_told_as_it_was(world: &World) {
+fn is_told_as_it_was(world: &World, records: &[Arc<Record>]) {
     let mut told: BTreeMap<What, i32> = BTreeMap::new();
-    for record in &world.told {
+    for record in records {
         let uid = |end: &End| end.pod.as_ref().map(|pod| pod.uid.clone());
         let asked = record.service.as_ref().map(|asked| SocketAddr::new(asked.ip, asked.port));
         let words = format!(
@@ -112,7 +136,7 @@ fn is_told_as_it_was(world: &World) {
         });
         let may_be_missing = teller == LOST.0 && !witness;
         let as_told = || {
-            world.told.iter().filter(|record| record.source.at() == line.from.1 && record.destination.at() == line.to.1)
+            records.iter().filter(|record| record.source.at() == line.from.1 && record.destination.at() == line.to.1)
         };
         assert!(
             left.is_some_and(|left| left >= 0) || may_be_missing,
@@ -127,7 +151,7 @@ fn is_told_as_it_was(world: &World) {
     let early: BTreeSet<What> = world.script.iter().filter(is_early).map(as_seen).collect();
     let extra: Vec<_> = told.iter().filter(|(what, left)| **left > 0 && !early.contains(*what)).collect();
     assert!(extra.is_empty(), "{extra:#?}");
-    assert!(world.told.iter().any(|record| record.reporter == Reporter::Destination && record.is_secondary()));
+    assert!(records.iter().any(|record| record.reporter == Reporter::Destination && record.is_secondary()));
 }
 
 /// Each class in both families, and in each of these every protocol; Services are asked at ports, so by no echo.
@@ -153,10 +177,11 @@ fn is_disturbed(nodes: [Option<usize>; 2], last: i64, transport: Transport) -> b
     RENEWED.iter().any(|(node, when)| nodes.contains(&Some(*node)) && (told - when).abs() < DISTURBED)
 }
 
-fn what_two_nodes_counted_is_in_one_record(world: &World) {
+/// Of so many at least, and of so many that are masqueraded.
+fn what_two_nodes_counted_is_in_one_record(records: &[Arc<Record>], least: [i32; 2]) {
     let node = |end: &End| end.pod.as_ref()?.node.as_str().strip_prefix("node")?.parse::<usize>().ok();
     let (mut joined, mut masked) = (0, 0);
-    for record in &world.told {
+    for record in records {
         let nodes = [node(&record.source), node(&record.destination)];
         let [Some(from), Some(to)] = nodes else { continue };
         let last = record.end.as_millisecond() - at(0).as_millisecond();
@@ -170,5 +195,5 @@ fn what_two_nodes_counted_is_in_one_record(world: &World) {
         joined += 1;
         masked += i32::from(record.seen_as.is_some());
     }
-    assert!(joined > 200 && masked > 20, "{joined} were joined, {masked} of them masqueraded");
+    assert!(joined > least[0] && masked > least[1], "{joined} were joined, {masked} of them masqueraded");
 }

@@ -70,10 +70,36 @@ fn an_item_waits_for_those_that_were_earlier() {
     let at = |second| flow(second, second, "end", "source", "pod-pod-other-node");
     let now = |second: u8| format!("2026-01-01T00:00:{second:02}Z").parse().unwrap();
     [at(5), at(3)].into_iter().for_each(|item| held.add(Some(item), now(3)));
-    assert_eq!(held.due(now(5)), [at(3)]);
+    assert_eq!(held.due(now(5), |_| HOLD), [at(3)]);
     held.add(Some(at(4)), now(6));
-    assert_eq!(held.due(now(7)), [at(5)], "what was heard late waits for what is told of its other end");
-    assert_eq!(held.due(now(8)), [at(4)]);
+    assert_eq!(held.due(now(7), |_| HOLD), [at(5)], "what was heard late waits for what is told of its other end");
+    assert_eq!(held.due(now(8), |_| HOLD), [at(4)]);
+}
+
+#[test]
+fn what_no_other_node_tells_more_of_is_held_for_a_moment_only() {
+    let other_node = || flow(1, 1, "end", "source", "pod-pod-other-node");
+    let mut two = merge(&["node1", "node2"], false);
+    for class in ["pod-pod-same-node", "pod-node", "pod-world"] {
+        assert_eq!(two.hold(&flow(1, 1, "end", "source", class)), SOON, "{class}");
+    }
+    for class in ["world-pod", "node-pod"] {
+        let item = flow(1, 1, "end", "destination", class);
+        assert_eq!([two.hold(&item), merge(&["node2"], false).hold(&item)], [HOLD, SOON], "{class}");
+    }
+    // Until the destination's node told its end as well.
+    let now = "2026-01-01T00:00:02Z".parse().unwrap();
+    for (report, expected) in [("start", HOLD), ("end", SOON)] {
+        assert_eq!(two.hold(&other_node()), HOLD);
+        two.hear(Heard::Item(flow(2, 1, report, "destination", "pod-pod-other-node")), now);
+        assert_eq!(two.hold(&other_node()), expected, "{report}");
+    }
+    let mut held = Held::default();
+    held.add([other_node(), flow(3, 1, "end", "destination", "node-pod")], now);
+    let later = "2026-01-01T00:00:02.4Z".parse().unwrap();
+    assert_eq!(held.due(later, |item| two.hold(item)), [other_node()]);
+    // Or where it does not answer.
+    assert_eq!(merge(&["node1", "node3"], false).hold(&other_node()), SOON);
 }
 
 #[test]

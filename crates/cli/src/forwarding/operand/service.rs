@@ -8,7 +8,7 @@ use podnet_model::{
 };
 use podnet_planner::trace::{Object, Target};
 
-use super::{From, PORT, Question, enter, entry, families, no_family, node_addrs};
+use super::{ECHO, From, PORT, Question, enter, entry, families, no_family, node_addrs};
 use crate::{arguments::forwarding::Ends, forwarding::state::State, report::Failure};
 
 /// Where it is asked at: addresses, all of which are meant with a headless Service, and a port.
@@ -19,17 +19,28 @@ struct At {
     note: String,
 }
 
+/// Which of its ports is asked for.
+pub(super) struct Wanted<'a> {
+    pub(super) port: Option<&'a str>,
+    pub(super) protocol: Option<Protocol>,
+    /// None of them: it is pinged.
+    pub(super) is_echo: bool,
+}
+
 /// The question for a Service, by one of its addresses.
 pub(super) fn question(
     state: &State,
     options: &Ends,
     from: From,
     key: &ServiceKey,
-    (port, protocol): (Option<&str>, Option<Protocol>),
+    Wanted { port, protocol, is_echo }: Wanted<'_>,
     names: Vec<String>,
 ) -> Result<Question, Failure> {
     let service = &state.cluster.services()[key];
-    let port = meant(service, port, protocol)?;
+    let port = match is_echo {
+        true => (ECHO.1, ECHO.0, None),
+        false => meant(service, port, protocol)?,
+    };
     let At { addrs, port, protocol, note } = match from {
         From::World(_) => from_outside(state, options, service, port)?,
         From::Pod(_) | From::Node(_) => from_inside(state, options, service, port)?,
@@ -52,7 +63,7 @@ pub(super) fn question(
     let targets = fitting.into_iter().map(|addr| (Target { addr, protocol, port }, share)).collect();
     let title = format!("{} → {}{note}", options.from, options.to);
     let object = Some(Object::namespaced("service", &key.namespace, &key.name));
-    Ok(Question { from, targets, title, names, object })
+    Ok(Question { from, targets, title, names, object, is_echo, stands_in: None })
 }
 
 fn from_inside(state: &State, options: &Ends, service: &Service, port: Meant) -> Result<At, Failure> {

@@ -15,7 +15,7 @@ use crate::{
 
 /// Whom it asks first: others are asked only where these say nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Resolver {
+pub(in crate::forwarding) enum Resolver {
     /// Cluster DNS.
     Cluster,
     /// Those that a pod names itself (`dnsPolicy: None`), in their order.
@@ -39,7 +39,7 @@ impl Resolver {
     }
 
     /// As `spec.dnsPolicy` says ("DNS for Services and Pods", "Pod's DNS Policy").
-    fn of_pod(key: &PodKey, spec: &api::PodSpec) -> Self {
+    pub(in crate::forwarding) fn of_pod(key: &PodKey, spec: &api::PodSpec) -> Self {
         match spec.dns_policy.as_deref() {
             None | Some("" | "ClusterFirst") if spec.host_network != Some(true) => Self::Cluster,
             Some("ClusterFirstWithHostNet") => Self::Cluster,

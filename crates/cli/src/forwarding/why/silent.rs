@@ -99,8 +99,10 @@ fn by_probe(state: &State, question: &Question, server: IpAddr, access: &Access)
         title: String::new(),
         names: Vec::new(),
         object: None,
+        is_echo: false,
+        stands_in: None,
     };
-    let broken = probed::along(state, &mut asked, access).err()?;
+    let broken = probed::small(state, &mut asked, access).err()?;
     Some(Failure::new(format!("names are not answered: {}", broken.sentence())).remedy(remedy()))
 }
 
@@ -140,7 +142,15 @@ mod tests {
 
     fn question() -> Question {
         let from = Source::Pod(PodKey::new("default", "p1"));
-        Question { from, targets: Vec::new(), title: String::new(), names: Vec::new(), object: None }
+        Question {
+            from,
+            targets: Vec::new(),
+            title: String::new(),
+            names: Vec::new(),
+            object: None,
+            is_echo: false,
+            stands_in: None,
+        }
     }
 
     /// That the pod names these.

@@ -158,7 +158,7 @@ pub(super) fn signers<K: Borrow<SigningKey>>(keys: &[K], rtype: u16) -> impl Ite
 }
 
 /// RFC 4034 appendix B.
-pub(super) fn tag(dnskey: &[u8]) -> u16 {
+pub(crate) fn tag(dnskey: &[u8]) -> u16 {
     let sum: u32 = dnskey.iter().enumerate().map(|(at, byte)| u32::from(*byte) << (8 * (1 - at as u32 % 2))).sum();
     (sum + (sum >> 16)) as u16
 }

@@ -57,17 +57,17 @@ impl Validity {
     }
 }
 
-/// A set to be signed.
-pub(super) struct Set<'a> {
-    pub(super) owner: &'a Name,
-    pub(super) rtype: u16,
-    pub(super) ttl: u32,
-    pub(super) data: Vec<&'a [u8]>,
+/// A set to be signed, or whose signature is checked.
+pub(crate) struct Set<'a> {
+    pub(crate) owner: &'a Name,
+    pub(crate) rtype: u16,
+    pub(crate) ttl: u32,
+    pub(crate) data: Vec<&'a [u8]>,
 }
 
 impl Set<'_> {
     /// What is signed after the signature's own data: the records in canonical form and order (RFC 4034 §3.1.8.1, §6).
-    pub(super) fn canonical(&self) -> Vec<u8> {
+    pub(crate) fn canonical(&self) -> Vec<u8> {
         let mut data: Vec<_> = self.data.iter().map(|data| canonical(self.rtype, data)).collect();
         data.sort_unstable();
         data.dedup();
@@ -85,7 +85,7 @@ impl Set<'_> {
 }
 
 /// The data of the RRSIG record of a key in `zone` for a set, whose canonical form is given.
-pub(super) fn rrsig(
+pub(crate) fn rrsig(
     key: &SigningKey,
     zone: &Name,
     set: &Set<'_>,

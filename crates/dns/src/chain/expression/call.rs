@@ -1,10 +1,12 @@
 //! Functions at work.
 
 mod lists;
+mod maps;
 mod numbers;
 mod texts;
 
-pub(super) use lists::place;
+pub(super) use lists::{place, sorted_by};
+pub(super) use maps::grouped;
 
 use super::{functions::Function, value::Value};
 
@@ -14,6 +16,7 @@ pub(super) fn call<'a>(function: Function, values: &[Value<'a>]) -> Option<Value
         Function::Text(function) => texts::call(function, values),
         Function::Number(function) => numbers::call(function, values),
         Function::List(function) => lists::call(function, values),
+        Function::Map(function) => maps::call(function, values),
         Function::InNetwork | Function::Metadata => None,
     }
 }

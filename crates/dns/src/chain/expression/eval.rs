@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     Compare, Current, Each, ExpressionData, Node, TextTest,
-    call::{call, place},
+    call::{call, grouped, place, sorted_by},
     functions::{Function, OfList},
     question::{bare, field, is_address, within},
     value::{LONGEST_LIST, Value, number},
@@ -16,7 +16,7 @@ const ROOM: usize = 1 << 20;
 
 /// Whether an expression is true for a question.
 pub(super) fn holds<'a>(node: &'a Node, data: &ExpressionData<'a>) -> bool {
-    let mut evaluation = Evaluation { data, variables: Vec::new(), frames: Vec::new(), steps: 0, made: 0 };
+    let mut evaluation = Evaluation { data, variables: Vec::new(), frames: Vec::new(), steps: 0, made: 0, cut: false };
     evaluation.truth(node) == Some(true)
 }
 
@@ -28,6 +28,8 @@ struct Evaluation<'a, 'd> {
     steps: usize,
     /// In bytes.
     made: usize,
+    /// The chain that is being computed is `nil`.
+    cut: bool,
 }
 
 struct Frame<'a> {
@@ -52,6 +54,13 @@ impl<'a> Evaluation<'a, '_> {
             Node::List(nodes) => {
                 let values = self.values(nodes)?;
                 self.charged(Value::List(values))
+            }
+            Node::Map(entries) => {
+                let mut all = Vec::new();
+                for (name, value) in entries {
+                    all.push((self.value(name)?.name()?, self.value(value)?));
+                }
+                self.charged(Value::map(all)?)
             }
             Node::Range(from, to) => self.range(from, to),
             Node::Field(told) => Some(field(*told, self.data)),
@@ -84,7 +93,12 @@ impl<'a> Evaluation<'a, '_> {
                 let value = number(*how, &one, &other)?;
                 self.charged(value)
             }
-            Node::Element(value, index) => self.element(value, index),
+            Node::Element(value, index) => self.element(value, index, false),
+            Node::ElementOrNil(value, index) => self.element(value, index, true),
+            Node::Chain(inner) => {
+                let value = self.value(inner);
+                if std::mem::take(&mut self.cut) { Some(Value::Nil) } else { value }
+            }
             Node::Part(value, from, to) => self.part(value, from.as_deref(), to.as_deref()),
             Node::Call(function, arguments) => self.call(*function, arguments),
             Node::Each(each, list, predicate) => self.each(*each, list, predicate),
@@ -219,16 +233,28 @@ impl<'a> Evaluation<'a, '_> {
             }
             list => match self.value(list)? {
                 Value::List(values) => Some(values.into_iter().any(is_it)),
+                Value::Map(map) => {
+                    Some(wanted.name().is_some_and(|wanted| map.iter().any(|(name, _)| *name == wanted)))
+                }
                 _ => None,
             },
         }
     }
 
-    fn element(&mut self, value: &'a Node, index: &'a Node) -> Option<Value<'a>> {
-        let (value, index) = (self.value(value)?, self.int(index)?);
-        let Value::List(mut list) = value else { return None };
-        let index = place(index, list.len())?;
-        Some(list.swap_remove(index))
+    /// An element of a list, or what a map has under a name. `or_nil`: of `nil` the whole chain is `nil`.
+    fn element(&mut self, value: &'a Node, index: &'a Node, or_nil: bool) -> Option<Value<'a>> {
+        let value = self.value(value)?;
+        if or_nil && matches!(value, Value::Nil) {
+            self.cut = true;
+            return None;
+        }
+        match (value, self.value(index)?) {
+            (Value::List(mut list), Value::Int(index)) => {
+                let index = place(index, list.len())?;
+                Some(list.swap_remove(index))
+            }
+            (map, name) => map.member(&name),
+        }
     }
 
     /// A part of a list or of a text, whose places are bytes. Bounds below zero are counted from the end, and those beyond it are the
@@ -283,14 +309,21 @@ impl<'a> Evaluation<'a, '_> {
     fn each(&mut self, each: Each, list: &'a Node, predicate: &'a Node) -> Option<Value<'a>> {
         let Value::List(list) = self.value(list)? else { return None };
         let backwards = matches!(each, Each::FindLast | Each::FindLastIndex);
-        let (mut count, mut kept) = (0, Vec::new());
+        let (mut count, mut kept, mut asked) = (0, Vec::new(), Vec::new());
         for step in 0..list.len() {
             let index = if backwards { list.len() - 1 - step } else { step };
             let element = self.charged(list[index].clone())?;
             let value = self.ask(element, index, predicate)?;
-            if each == Each::Map {
-                kept.push(value);
-                continue;
+            match each {
+                Each::Map => {
+                    kept.push(value);
+                    continue;
+                }
+                Each::Group | Each::Sort { .. } => {
+                    asked.push(value);
+                    continue;
+                }
+                _ => {}
             }
             let Value::Bool(holds) = value else { return None };
             match (each, holds) {
@@ -309,6 +342,8 @@ impl<'a> Evaluation<'a, '_> {
             Each::One => Some(Value::Bool(count == 1)),
             Each::Count => Some(Value::Int(count)),
             Each::Filter | Each::Map => self.charged(Value::List(kept)),
+            Each::Group => self.charged(grouped(list, &asked)?),
+            Each::Sort { backwards } => self.charged(Value::List(sorted_by(list, asked, backwards)?)),
             Each::Find | Each::FindIndex | Each::FindLast | Each::FindLastIndex => Some(Value::Nil),
         }
     }

@@ -13,6 +13,7 @@ pub(super) enum Function {
     Text(OfText),
     Number(OfNumber),
     List(OfList),
+    Map(OfMap),
 }
 
 /// A function of texts.
@@ -75,6 +76,19 @@ pub(super) enum OfList {
     Count,
 }
 
+/// A function of maps, or one that writes values down in another way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OfMap {
+    Keys,
+    Values,
+    ToPairs,
+    FromPairs,
+    ToJson,
+    FromJson,
+    ToBase64,
+    FromBase64,
+}
+
 /// What an argument has to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wants {
@@ -86,7 +100,10 @@ enum Wants {
     Texts,
     Numbers,
     Truths,
-    TextOrList,
+    Map,
+    Members,
+    TextOrMembers,
+    Place,
     NumberOrNumbers,
 }
 
@@ -101,7 +118,10 @@ impl Wants {
             Self::Texts => kind.fits(Type::TEXT.listed()),
             Self::Numbers => kind.fits(Type::FLOAT.listed()),
             Self::Truths => kind.fits(Type::BOOL.listed()),
-            Self::TextOrList => Self::Text.takes(kind) || Self::List.takes(kind),
+            Self::Map => kind.fits(Type::MAP),
+            Self::Members => Self::List.takes(kind) || Self::Map.takes(kind),
+            Self::TextOrMembers => Self::Text.takes(kind) || Self::Members.takes(kind),
+            Self::Place => Self::Int.takes(kind) || Self::Text.takes(kind),
             Self::NumberOrNumbers => Self::Number.takes(kind) || Self::Numbers.takes(kind),
         }
     }
@@ -116,7 +136,10 @@ impl Wants {
             Self::Texts => "list of texts",
             Self::Numbers => "list of numbers",
             Self::Truths => "list of truths",
-            Self::TextOrList => "text or list",
+            Self::Map => "map",
+            Self::Members => "list or map",
+            Self::TextOrMembers => "text, list or map",
+            Self::Place => "whole number or text",
             Self::NumberOrNumbers => "number or list of numbers",
         }
     }
@@ -157,7 +180,10 @@ const TEXT: Gives = Gives::This(Type::TEXT);
 const TEXTS: Gives = Gives::This(Type::TEXT.listed());
 const LIST: Gives = Gives::This(Type::ANY.listed());
 
-const KNOWN: [Known; 47] = [
+const MAP: Gives = Gives::This(Type::MAP);
+const ANY: Gives = Gives::This(Type::ANY);
+
+const KNOWN: [Known; 55] = [
     known("incidr", Function::InNetwork, &[Wants::Text, Wants::Text], 2, BOOL),
     known("metadata", Function::Metadata, &[Wants::Text], 1, TEXT),
     known("trim", Function::Text(OfText::Trim), &[Wants::Text, Wants::Text], 1, TEXT),
@@ -190,11 +216,11 @@ const KNOWN: [Known; 47] = [
     known("bitshl", Function::Number(OfNumber::Left), &[Wants::Int, Wants::Int], 2, INT),
     known("bitshr", Function::Number(OfNumber::Right), &[Wants::Int, Wants::Int], 2, INT),
     known("bitushr", Function::Number(OfNumber::RightUnsigned), &[Wants::Int, Wants::Int], 2, INT),
-    known("len", Function::List(OfList::Len), &[Wants::TextOrList], 1, INT),
+    known("len", Function::List(OfList::Len), &[Wants::TextOrMembers], 1, INT),
     known("first", Function::List(OfList::First), &[Wants::List], 1, Gives::Element),
     known("last", Function::List(OfList::Last), &[Wants::List], 1, Gives::Element),
     known("take", Function::List(OfList::Take), &[Wants::List, Wants::Int], 2, Gives::First),
-    known("get", Function::List(OfList::Get), &[Wants::List, Wants::Int], 2, Gives::Element),
+    known("get", Function::List(OfList::Get), &[Wants::Members, Wants::Place], 2, Gives::Element),
     known("join", Function::List(OfList::Join), &[Wants::Texts, Wants::Text], 1, TEXT),
     known("sum", Function::List(OfList::Sum), &[Wants::Numbers], 1, Gives::Number),
     known("mean", Function::List(OfList::Mean), &[Wants::Numbers], 1, FLOAT),
@@ -205,10 +231,18 @@ const KNOWN: [Known; 47] = [
     known("concat", Function::List(OfList::Concat), &[Wants::List], 1, LIST),
     known("flatten", Function::List(OfList::Flatten), &[Wants::List], 1, LIST),
     known("count", Function::List(OfList::Count), &[Wants::Truths], 1, INT),
+    known("keys", Function::Map(OfMap::Keys), &[Wants::Map], 1, TEXTS),
+    known("values", Function::Map(OfMap::Values), &[Wants::Map], 1, LIST),
+    known("toPairs", Function::Map(OfMap::ToPairs), &[Wants::Map], 1, LIST),
+    known("fromPairs", Function::Map(OfMap::FromPairs), &[Wants::List], 1, MAP),
+    known("toJSON", Function::Map(OfMap::ToJson), &[Wants::Any], 1, TEXT),
+    known("fromJSON", Function::Map(OfMap::FromJson), &[Wants::Text], 1, ANY),
+    known("toBase64", Function::Map(OfMap::ToBase64), &[Wants::Text], 1, TEXT),
+    known("fromBase64", Function::Map(OfMap::FromBase64), &[Wants::Text], 1, TEXT),
 ];
 
 /// What asks each element of a list.
-const EACH: [(&str, Each); 11] = [
+const EACH: [(&str, Each); 13] = [
     ("all", Each::All),
     ("any", Each::Any),
     ("one", Each::One),
@@ -220,6 +254,8 @@ const EACH: [(&str, Each); 11] = [
     ("findIndex", Each::FindIndex),
     ("findLast", Each::FindLast),
     ("findLastIndex", Each::FindLastIndex),
+    ("groupBy", Each::Group),
+    ("sortBy", Each::Sort { backwards: false }),
 ];
 
 /// What is told of a question.

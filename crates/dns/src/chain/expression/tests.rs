@@ -121,6 +121,54 @@ fn each_element_of_a_list_can_be_asked() {
 }
 
 #[test]
+fn maps_have_values_under_names() {
+    let cases = [
+        ("{'a': 1, b: 2}['a'] == 1 and {a: 1}.a == 1 and {a: {b: 'x'}}.a.b == 'x' and {a: 1,}.b == nil", true),
+        ("{a: 1}?.b == nil and {a: nil}.a?.b == nil and 'a' in {a: 1} and 'b' not in {a: 1}", true),
+        ("{a: nil}.a.b == nil", false),
+        ("{a: nil}.a?.b.c == nil and {a: nil}.a?.b[0].c == nil and ({a: nil}.a?.b.c ?? 7) == 7", true),
+        ("{a: nil}.a?.['b'] == nil and {a: {b: 1}}.a?.['b'] == 1", true),
+        ("{a: nil}.a?.[0] == nil and {a: [7]}.a?.[0] == 7", true),
+        // What is `nil` behind that, and a chain of its own between parentheses.
+        ("{a: {b: nil}}.a?.b.c == nil", false),
+        ("({a: nil}.a?.b).c == nil", false),
+        ("{(lower('A')): 1, a: 2, 7: 3} == {a: 2, '7': 3} and {a: 1} != {a: 2} and {} == {}", true),
+        ("let names = {'shop': ['A', 'AAAA']}; type() in names[metadata('kubernetes/client-namespace')]", true),
+        ("len({a: 1, b: 2}) == 2 and keys({a: 1, b: 2}) == ['a', 'b'] and values({a: 1}) == [1]", true),
+        (
+            "toPairs({a: 1}) == [['a', 1]] and fromPairs([['a', 1]]).a == 1 and get({a: 1}, 'a') == 1 and get({}, 'a') == nil",
+            true,
+        ),
+        ("fromPairs([[1, 2, 3]]) == {}", false),
+        (
+            "groupBy(1..5, # % 2 == 0 ? 'even' : 'odd') == {odd: [1, 3, 5], even: [2, 4]} and groupBy([7], #)['7'] == [7]",
+            true,
+        ),
+        ("split(name(), '.') | groupBy(len(#)) | get('3') == ['abc', 'com']", true),
+        ("sortBy(['bb', 'a', 'ccc'], len(#)) == ['a', 'bb', 'ccc'] and sortBy(1..3, -#) == [3, 2, 1]", true),
+        (
+            "sortBy([{n: 2}, {n: 1}], .n, 'desc')[0].n == 2 and map([{n: 2}], #.n) == [2] and any([{n: 2}], .n == 2)",
+            true,
+        ),
+        ("sortBy([1, 'a'], #) == []", false),
+        (
+            "toJSON({b: [1, 1.5, 2.0], a: '<x>'}) == '{\n  \"a\": \"\\\\u003cx\\\\u003e\",\n  \"b\": [\n    1,\n    1.5,\n    2\n  ]\n}'",
+            true,
+        ),
+        ("fromJSON('{\"a\": [1, null, true]}') == {a: [1, nil, true]} and fromJSON('[1]')[0] == 1", true),
+        ("fromJSON('{') == nil", false),
+        (
+            "toBase64('hello') == 'aGVsbG8=' and fromBase64('aGVsbG8=') == 'hello' and string({b: 1, a: 'x'}) == 'map[a:x b:1]'",
+            true,
+        ),
+        ("fromBase64('!') == ''", false),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(holds(text), Ok(expected), "{text}");
+    }
+}
+
+#[test]
 fn numbers_are_computed_as_by_the_library_that_coredns_has() {
     let cases = [
         ("7 / 2 == 3.5 and 2 ** 3 == 8 and 2 ^ 3 ** 2 == 512 and -2 ** 2 == -4 and +1 == 1", true),
@@ -156,6 +204,8 @@ fn what_takes_too_much_time_or_room_does_not_hold() {
         "len(map(1..1000, repeat('x', 60000))) == 1000",
         "let x = repeat('x', 60000); len(map(1..1000, x)) == 1000",
         "len(reduce(1..1000, [#acc], [])) == 1",
+        "len(reduce(1..1000, ({a: #acc}), {})) == 1",
+        "len(map(1..1000, ({a: repeat('x', 60000)}))) == 1000",
     ] {
         assert_eq!(holds(text), Ok(false), "{text}");
     }
@@ -182,7 +232,7 @@ fn what_is_not_known_is_said_when_the_expression_is_loaded() {
         ("incidr(client_ip(), '10.0.0.0/40')", "\"10.0.0.0/40\" is no network such as 10.0.0.0/8"),
         ("incidr(client_ip())", "incidr() is called as incidr(text, text) (at character 1)"),
         ("metadata()", "metadata() is called as metadata(text) (at character 1)"),
-        ("len(1) == 1", "len() is called as len(text or list), and this is a number (at character 5)"),
+        ("len(1) == 1", "len() is called as len(text, list or map), and this is a number (at character 5)"),
         ("split('a', '.', 'x') == []", "split() is called as split(text, text[, whole number]), and this is a text"),
         ("max('a') == 1", "max() is called as max(number or list of numbers, …), and this is a text"),
         ("any('a', true)", "any() goes through a list, this is a text (at character 5)"),
@@ -213,7 +263,18 @@ fn what_is_not_known_is_said_when_the_expression_is_loaded() {
         ("1 ? true : true", "before \"?\" has to stand what is true or false, it is a number"),
         ("name() == 'a", "this text never ends (at character 11)"),
         (r"name() == '\.'", "\"\\.\" is no escape; a backslash is written \"\\\\\" (at character 12)"),
-        ("name() == {}", "maps are not known here; braces hold what each element is asked (at character 11)"),
+        ("name() == {}", "a text and a map do not go together here (at character 8)"),
+        ("{'a'} == {}", "here \":\" is missing"),
+        ("{a: 1 b: 2} == {}", "here \",\" is missing"),
+        ("{+: 1} == {}", "here the name of something in a map is missing (at character 2)"),
+        ("{(1): 1} == {}", "the name of something in a map is a text"),
+        ("{a: 1}[true] == 1", "a name in a map is a text, not a truth (at character 8)"),
+        ("id().a == 1", "a number has nothing that is called \"a\" (at character 5)"),
+        ("{a: 1}.1 == 1", "here the expression has to end, 0.1 follows"),
+        ("{a: 1}. == 1", "behind a dot a name is missing"),
+        ("keys([1]) == []", "keys() is called as keys(map), and this is a list of numbers"),
+        ("any({a: 1}, true)", "any() goes through a list, this is a map"),
+        ("sortBy([1], #, 'up') == []", "the order is 'asc' or 'desc' (at character 16)"),
         ("name() = 'a'", "\"=\" stands only behind \"let\" and a name; what is equal is compared"),
         ("name() == ~1", "'~' is not known (at character 11)"),
     ];
@@ -240,7 +301,7 @@ fn what_is_not_known_is_said_when_the_expression_is_loaded() {
 
 proptest::proptest! {
     #[test]
-    fn no_text_breaks_the_parser_or_what_it_parsed(text in r#"(name\(\)|id\(\)|type\(\)|incidr\(|metadata\(|len\(|split\(|any\(|map\(|reduce\(| and | or |not |!| in |matches|==|<|\.\.|\+|%|-|\*\*|/|\?\?|\?|:|;|let x =| x|#acc|#|\||\{|\}|\(|\)|\[|\]|,|'a'|'1\.1\.1\.0/24'|[0-9]|1\.5|true|nil| ){0,25}"#) {
+    fn no_text_breaks_the_parser_or_what_it_parsed(text in r#"(name\(\)|id\(\)|type\(\)|incidr\(|metadata\(|len\(|split\(|any\(|map\(|reduce\(| and | or |not |!| in |matches|==|<|\.\.|\+|%|-|\*\*|/|\?\?|\?|:|;|let x =| x|#acc|#|\||\{|\}|\(|\)|\[|\]|,|'a'|\.a|a:|\?\.|groupBy\(|toJSON\(|fromJSON\(|'1\.1\.1\.0/24'|[0-9]|1\.5|true|nil| ){0,25}"#) {
         if let Ok(expression) = Expression::parse(&text) {
             let _ = expression.holds(&DATA);
         }

@@ -22,6 +22,8 @@ enum Base {
     Int,
     Float,
     Text,
+    /// Names with values, of which only the question tells what they are.
+    Map,
     Nil,
     /// Only the question tells.
     Any,
@@ -32,6 +34,7 @@ impl Type {
     pub(super) const INT: Self = Self { base: Base::Int, lists: 0 };
     pub(super) const FLOAT: Self = Self { base: Base::Float, lists: 0 };
     pub(super) const TEXT: Self = Self { base: Base::Text, lists: 0 };
+    pub(super) const MAP: Self = Self { base: Base::Map, lists: 0 };
     pub(super) const NIL: Self = Self { base: Base::Nil, lists: 0 };
     pub(super) const ANY: Self = Self { base: Base::Any, lists: 0 };
 
@@ -83,6 +86,7 @@ impl fmt::Display for Type {
             Base::Int => ("a number", "numbers"),
             Base::Float => ("a fraction", "fractions"),
             Base::Text => ("a text", "texts"),
+            Base::Map => ("a map", "maps"),
             Base::Nil => ("nil", "nil"),
             Base::Any => ("any value", "any values"),
         };
@@ -192,6 +196,7 @@ fn kind(operator: Operator, one: Type, other: Type) -> Option<Type> {
         Operator::And | Operator::Or => both(Type::BOOL),
         Operator::Compare(Compare::Equal | Compare::Differ) => one.compares(other),
         Operator::Compare(_) => both(Type::FLOAT) || both(Type::TEXT),
+        Operator::In if other == Type::MAP => one.fits(Type::TEXT),
         Operator::In => other.element().is_some_and(|element| one.compares(element)),
         Operator::Test(_) | Operator::Matches => both(Type::TEXT),
         Operator::Range => return both(Type::INT).then_some(Type::INT.listed()),

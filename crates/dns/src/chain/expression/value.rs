@@ -16,7 +16,11 @@ pub(super) enum Value<'a> {
     Float(f64),
     Text(Cow<'a, str>),
     List(Vec<Value<'a>>),
+    Map(Map<'a>),
 }
+
+/// Names and values, each name once.
+pub(super) type Map<'a> = Vec<(String, Value<'a>)>;
 
 impl<'a> Value<'a> {
     /// A text that was made; none: it is too long.
@@ -29,6 +33,30 @@ impl<'a> Value<'a> {
         (list.len() <= LONGEST_LIST).then_some(Self::List(list))
     }
 
+    /// A map of these, in their order; of two of one name the last one counts. None: there are too many.
+    pub(super) fn map(entries: impl IntoIterator<Item = (String, Self)>) -> Option<Self> {
+        let mut map: Map<'a> = Vec::new();
+        for (name, value) in entries {
+            match map.iter().position(|(known, _)| *known == name) {
+                Some(at) => map[at].1 = value,
+                None if map.len() == LONGEST_LIST => return None,
+                None => map.push((name, value)),
+            }
+        }
+        Some(Self::Map(map))
+    }
+
+    /// The value of a name in a map, and `nil` where it has none; none: it is no map, or that is no name.
+    pub(super) fn member(&self, name: &Value<'_>) -> Option<Self> {
+        let (Self::Map(map), Some(name)) = (self, name.name()) else { return None };
+        Some(map.iter().find(|(known, _)| *known == name).map_or(Value::Nil, |(_, value)| value.clone()))
+    }
+
+    /// The value as the name of something in a map.
+    pub(super) fn name(&self) -> Option<String> {
+        matches!(self, Self::Text(_) | Self::Int(_) | Self::Bool(_)).then(|| self.print())
+    }
+
     /// Whether two values are equal: numbers by what they are worth, lists by their elements. Values of different kinds never are.
     pub(super) fn same(&self, other: &Value<'_>) -> bool {
         match (self, other) {
@@ -36,6 +64,12 @@ impl<'a> Value<'a> {
             (Self::Bool(one), Value::Bool(other)) => one == other,
             (Self::List(one), Value::List(other)) => {
                 one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.same(other))
+            }
+            (Self::Map(one), Value::Map(other)) => {
+                let has = |name: &String, value: &Value<'_>| {
+                    other.iter().any(|(known, other)| known == name && value.same(other))
+                };
+                one.len() == other.len() && one.iter().all(|(name, value)| has(name, value))
             }
             _ => self.order(other).is_some_and(Ordering::is_eq),
         }
@@ -68,6 +102,12 @@ impl<'a> Value<'a> {
             Self::Float(number) => number.to_string(),
             Self::Text(text) => text.to_string(),
             Self::List(list) => format!("[{}]", list.iter().map(Value::print).collect::<Vec<_>>().join(" ")),
+            Self::Map(map) => {
+                let mut all: Vec<String> =
+                    map.iter().map(|(name, value)| format!("{name}:{}", value.print())).collect();
+                all.sort_unstable();
+                format!("map[{}]", all.join(" "))
+            }
         }
     }
 
@@ -75,6 +115,10 @@ impl<'a> Value<'a> {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Text(Cow::Owned(text)) => size_of::<Self>() + text.len(),
+            Self::Map(map) => {
+                let entry = |(name, value): &(String, Value<'_>)| size_of::<String>() + name.len() + value.bytes();
+                size_of::<Self>() + map.iter().map(entry).sum::<usize>()
+            }
             Self::List(list) => size_of::<Self>() + list.iter().map(Value::bytes).sum::<usize>(),
             _ => size_of::<Self>(),
         }

@@ -1,9 +1,9 @@
 //! From a tree to a text.
 
 use super::{
-    Call, Command, Node, Operand, Pipeline, TemplateData, TemplateError, Value, error,
+    Call, Command, Node, Operand, Parsed, Pipeline, TemplateData, TemplateError, Value, error,
     functions::{Function, call, truth},
-    print,
+    message, print,
 };
 use crate::message::flag;
 
@@ -11,12 +11,15 @@ use crate::message::flag;
 const LONGEST: usize = 65_536;
 /// The most nodes that are looked at.
 const STEPS: usize = 100_000;
+/// How deep templates may call each other.
+const CALLS: usize = 32;
 
-pub(super) fn render(nodes: &[Node], data: &TemplateData<'_>) -> Result<String, TemplateError> {
+pub(super) fn render(parsed: &Parsed, data: &TemplateData<'_>) -> Result<String, TemplateError> {
     let root = root(data);
-    let mut evaluation =
-        Evaluation { root: &root, meta: data.meta, variables: Vec::new(), out: String::new(), steps: 0 };
-    evaluation.nodes(nodes, &root)?;
+    let (variables, out) = (Vec::new(), String::new());
+    let (defined, meta) = (&parsed.defined[..], data.meta);
+    let mut evaluation = Evaluation { root: root.clone(), defined, meta, variables, out, steps: 0, calls: 0 };
+    evaluation.nodes(&parsed.nodes, &root)?;
     Ok(evaluation.out)
 }
 
@@ -30,10 +33,8 @@ fn root(data: &TemplateData<'_>) -> Value {
     };
     let question =
         map(&[("Name", text(data.name)), ("Qtype", number(data.question.0)), ("Qclass", number(data.question.1))]);
-    // Other versions than 0 are answered before (RFC 6891 §6.1.3).
-    let edns = |(size, dnssec_ok): (u16, bool)| {
-        map(&[("UDPSize", number(size)), ("Do", Value::Bool(dnssec_ok)), ("Version", Value::Int(0))])
-    };
+    let edns = data.edns.map(|(size, dnssec_ok)| message::edns(size, dnssec_ok, data.options));
+    let [answer, authority, additional] = message::sections(data.records, edns.as_ref());
     let message = map(&[
         ("Id", number(id)),
         ("Opcode", number((flags & flag::OPCODE) >> 11)),
@@ -46,8 +47,11 @@ fn root(data: &TemplateData<'_>) -> Value {
         ("Zero", is(0x0040)),
         ("AuthenticatedData", is(flag::AD)),
         ("CheckingDisabled", is(flag::CD)),
-        ("Question", Value::List(vec![question.clone()])),
-        ("IsEdns0", data.edns.map_or(Value::Nil, edns)),
+        ("Question", Value::List([question.clone()].into())),
+        ("Answer", answer),
+        ("Ns", authority),
+        ("Extra", additional),
+        ("IsEdns0", edns.unwrap_or(Value::Nil)),
     ]);
     let mut groups: Vec<(String, Value)> =
         data.groups.iter().map(|(name, value)| ((*name).to_owned(), text(value))).collect();
@@ -60,18 +64,22 @@ fn root(data: &TemplateData<'_>) -> Value {
         ("Regex", text(data.regex)),
         ("Remote", text(data.remote)),
         ("Match", Value::List(data.matches.iter().map(|one| text(one)).collect())),
-        ("Group", Value::Map(groups)),
+        ("Group", Value::Map(groups.into())),
         ("Question", question),
         ("Message", message),
     ])
 }
 
 struct Evaluation<'a> {
-    root: &'a Value,
+    /// What `$` is.
+    root: Value,
+    defined: &'a [(String, Vec<Node>)],
     meta: &'a dyn Fn(&str) -> Option<String>,
     variables: Vec<(&'a str, Value)>,
     out: String,
     steps: usize,
+    /// How many templates have called each other.
+    calls: usize,
 }
 
 /// How a list of nodes ended.
@@ -116,10 +124,35 @@ impl<'a> Evaluation<'a> {
             Node::If { pipeline, then, otherwise } => return self.choose(pipeline, then, otherwise, dot, false),
             Node::With { pipeline, then, otherwise } => return self.choose(pipeline, then, otherwise, dot, true),
             Node::Range { pipeline, then, otherwise } => return self.range(pipeline, then, otherwise, dot),
+            Node::Template { at, name, pipeline } => {
+                let given = match pipeline {
+                    Some(pipeline) => self.pipeline(pipeline, dot)?,
+                    None => Value::Nil,
+                };
+                self.template(*at, name, &given)?;
+            }
             Node::Break => return Ok(Flow::Break),
             Node::Continue => return Ok(Flow::Continue),
         }
         Ok(Flow::On)
+    }
+
+    /// Another template, which knows nothing but what it is given.
+    fn template(&mut self, at: usize, name: &str, given: &Value) -> Result<(), TemplateError> {
+        if self.calls == CALLS {
+            return error(at, format!("templates call each other more than {CALLS} deep"));
+        }
+        let defined = self.defined;
+        let Some((_, nodes)) = defined.iter().find(|(known, _)| known == name) else {
+            return error(at, format!("there is no template {name:?}"));
+        };
+        let variables = std::mem::take(&mut self.variables);
+        let root = std::mem::replace(&mut self.root, given.clone());
+        self.calls += 1;
+        let done = self.nodes(nodes, given);
+        self.calls -= 1;
+        (self.variables, self.root) = (variables, root);
+        done.map(|_| ())
     }
 
     fn choose(
@@ -153,9 +186,9 @@ impl<'a> Evaluation<'a> {
     ) -> Result<Flow, TemplateError> {
         let elements: Vec<(Value, Value)> = match self.pipeline(pipeline, dot)? {
             Value::List(list) => {
-                list.into_iter().enumerate().map(|(index, value)| (Value::Int(index as i128), value)).collect()
+                list.iter().enumerate().map(|(index, value)| (Value::Int(index as i128), value.clone())).collect()
             }
-            Value::Map(map) => map.into_iter().map(|(key, value)| (Value::Text(key), value)).collect(),
+            Value::Map(map) => map.iter().map(|(key, value)| (Value::Text(key.clone()), value.clone())).collect(),
             Value::Int(count) if (0..=STEPS as i128).contains(&count) => {
                 (0..count).map(|index| (Value::Int(index), Value::Int(index))).collect()
             }
@@ -230,23 +263,48 @@ impl<'a> Evaluation<'a> {
     }
 
     fn operand(&mut self, operand: &'a Operand, dot: &Value, at: usize) -> Result<Value, TemplateError> {
+        if let Some(value) = self.place(operand, dot) {
+            return Ok(value.clone());
+        }
+        let no_field = |name: &str| error(at, format!("this value has no field {name:?}"));
         match operand {
-            Operand::Dot => Ok(dot.clone()),
-            Operand::Root => Ok(self.root.clone()),
-            Operand::Constant(value) => Ok(value.clone()),
-            Operand::Variable(name) => {
-                let known = self.variables.iter().rev().find(|(known, _)| known == name);
-                Ok(known.map_or(Value::Nil, |(_, value)| value.clone()))
-            }
             Operand::Pipeline(pipeline) => self.pipeline(pipeline, dot),
             Operand::Field(base, name) => match self.operand(base, dot, at)? {
                 Value::Map(map) => {
-                    let found = map.into_iter().find(|(known, _)| known == name);
+                    let found = map.iter().find(|(known, _)| known == name);
                     // A group that did not take part, or that another expression has.
-                    Ok(found.map_or(Value::Text(String::new()), |(_, value)| value))
+                    Ok(found.map_or(Value::Text(String::new()), |(_, value)| value.clone()))
                 }
-                _ => error(at, format!("this value has no field {name:?}")),
+                Value::Record(record) if name == "String" => Ok(Value::Text(record.0.clone())),
+                Value::Record(record) => match record.1.iter().find(|(known, _)| known == name) {
+                    Some((_, value)) => Ok(value.clone()),
+                    None => no_field(name),
+                },
+                _ => no_field(name),
             },
+            // A variable that is not there; all others have a place.
+            Operand::Variable(_) | Operand::Dot | Operand::Root | Operand::Constant(_) => Ok(Value::Nil),
+        }
+    }
+
+    /// What an operand names, where it stands: what it is a field of need not be copied.
+    fn place<'v>(&'v self, operand: &'v Operand, dot: &'v Value) -> Option<&'v Value> {
+        match operand {
+            Operand::Dot => Some(dot),
+            Operand::Root => Some(&self.root),
+            Operand::Constant(value) => Some(value),
+            Operand::Variable(name) => {
+                self.variables.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value)
+            }
+            Operand::Pipeline(_) => None,
+            Operand::Field(base, name) => {
+                let fields = match self.place(base, dot)? {
+                    Value::Map(map) => &map[..],
+                    Value::Record(record) if name != "String" => &record.1[..],
+                    _ => return None,
+                };
+                fields.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+            }
         }
     }
 }

@@ -84,9 +84,11 @@ pub(super) fn truth(value: &Value) -> bool {
         Value::Nil => false,
         Value::Bool(truth) => *truth,
         Value::Int(number) => *number != 0,
+        Value::Float(number) => number.value() != 0.0,
         Value::Text(text) => !text.is_empty(),
         Value::List(list) => !list.is_empty(),
         Value::Map(map) => !map.is_empty(),
+        Value::Record(..) => true,
     }
 }
 
@@ -162,7 +164,7 @@ fn slice(value: &Value, bounds: &[Value]) -> Result<Value, String> {
         return Err("a part of a text has two bounds".to_owned());
     }
     match value {
-        Value::List(list) => Ok(Value::List(list[from..to].to_vec())),
+        Value::List(list) => Ok(Value::List(list[from..to].to_vec().into())),
         Value::Text(text) => {
             text.get(from..to).map(|text| Value::Text(text.to_owned())).ok_or("it cuts a character".to_owned())
         }
@@ -176,6 +178,7 @@ fn same(one: &Value, other: &Value) -> Result<bool, String> {
         (Value::Bool(_), Value::Bool(_)) | (Value::Int(_), Value::Int(_)) | (Value::Text(_), Value::Text(_)) => {
             Ok(one == other)
         }
+        (Value::Float(one), Value::Float(other)) => Ok(one.value() == other.value()),
         _ => Err("values of different kinds cannot be compared".to_owned()),
     }
 }
@@ -183,6 +186,7 @@ fn same(one: &Value, other: &Value) -> Result<bool, String> {
 fn order(one: &Value, other: &Value) -> Result<std::cmp::Ordering, String> {
     match (one, other) {
         (Value::Int(one), Value::Int(other)) => Ok(one.cmp(other)),
+        (Value::Float(one), Value::Float(other)) => Ok(one.value().total_cmp(&other.value())),
         (Value::Text(one), Value::Text(other)) => Ok(one.cmp(other)),
         _ => Err("these values have no order".to_owned()),
     }

@@ -1,6 +1,6 @@
 //! Words of a template.
 
-use super::{TemplateError, error};
+use super::{Fraction, TemplateError, error};
 use crate::chain::escape;
 
 /// A part of a template.
@@ -34,6 +34,7 @@ pub(super) enum Kind {
     Word(String),
     Text(String),
     Int(i128),
+    Float(Fraction),
     Pipe,
     Open,
     Close,
@@ -134,6 +135,7 @@ fn token(chars: &[char], at: usize) -> Result<(Kind, usize), TemplateError> {
             let (name, end) = name(at + 1);
             (Kind::Field(name), end)
         }
+        '.' if next.is_some_and(|c| c.is_ascii_digit()) => number(chars, at)?,
         '.' => (Kind::Dot, at + 1),
         '$' => {
             let (name, end) = name(at + 1);
@@ -151,9 +153,8 @@ fn token(chars: &[char], at: usize) -> Result<(Kind, usize), TemplateError> {
             None => return error(at + 1, "this text never ends"),
         },
         '\'' => character(chars, at)?,
-        c if c.is_ascii_digit() || (matches!(c, '-' | '+') && next.is_some_and(|c| c.is_ascii_digit())) => {
-            number(chars, at)?
-        }
+        c if c.is_ascii_digit() => number(chars, at)?,
+        '-' | '+' if next.is_some_and(|c| c == '.' || c.is_ascii_digit()) => number(chars, at)?,
         c if c.is_alphabetic() || c == '_' => {
             let (name, end) = name(at);
             (Kind::Word(name), end)
@@ -163,7 +164,17 @@ fn token(chars: &[char], at: usize) -> Result<(Kind, usize), TemplateError> {
 }
 
 fn number(chars: &[char], at: usize) -> Result<(Kind, usize), TemplateError> {
-    let len = 1 + chars[at + 1..].iter().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '.')).count();
+    let mut unsigned = chars[at..].iter().skip_while(|c| matches!(c, '-' | '+'));
+    let hexadecimal = unsigned.nth(1).is_some_and(|c| matches!(c, 'x' | 'X'));
+    let mut len = 1;
+    while let Some(c) = chars.get(at + len) {
+        // The sign of an exponent.
+        let signed = matches!(c, '-' | '+') && !hexadecimal && matches!(chars[at + len - 1], 'e' | 'E');
+        if !(c.is_alphanumeric() || matches!(c, '_' | '.') || signed) {
+            break;
+        }
+        len += 1;
+    }
     let text: String = chars[at..at + len].iter().filter(|c| **c != '_').collect::<String>().to_ascii_lowercase();
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -180,7 +191,10 @@ fn number(chars: &[char], at: usize) -> Result<(Kind, usize), TemplateError> {
         });
     match i64::from_str_radix(digits, radix) {
         Ok(value) => Ok((Kind::Int(if negative { -i128::from(value) } else { value.into() }), at + len)),
-        Err(_) => error(at + 1, format!("{text:?} is no whole number")),
+        Err(_) => match text.parse::<f64>() {
+            Ok(number) if !hexadecimal && number.is_finite() => Ok((Kind::Float(Fraction::of(number)), at + len)),
+            _ => error(at + 1, format!("{text:?} is no number")),
+        },
     }
 }
 

@@ -1,7 +1,7 @@
 //! From words to a tree, with everything looked up.
 
 use super::{
-    Call, Command, Node, Operand, Pipeline, TemplateError, Value, error,
+    Call, Command, Node, Operand, Parsed, Pipeline, TemplateError, Value, error,
     functions::{Function, check},
     lexer::{Item, Kind, Token},
     shape::{self, Shape},
@@ -10,19 +10,39 @@ use super::{
 /// How deep actions and parentheses may be nested.
 const DEPTH: usize = 32;
 
-pub(super) fn parse(items: Vec<Item>, groups: &[&str]) -> Result<Vec<Node>, TemplateError> {
-    let mut parser =
-        Parser { items: items.into_iter(), groups, dots: vec![Shape::Root], variables: Vec::new(), loops: 0 };
+pub(super) fn parse(items: Vec<Item>, groups: &[&str]) -> Result<Parsed, TemplateError> {
+    let around = Around { root: Shape::Root, dots: vec![Shape::Root], variables: Vec::new(), loops: 0 };
+    let (items, defined) = (items.into_iter(), Vec::new());
+    let mut parser = Parser { items, groups, around, within: 0, defined, called: Vec::new(), reads_records: false };
     let (nodes, end) = parser.nodes()?;
-    match end {
-        None => Ok(nodes),
-        Some(End { at, word, .. }) => error(at, format!("{word:?} closes nothing")),
+    if let Some(End { at, word, .. }) = end {
+        return error(at, format!("{word:?} closes nothing"));
+    }
+    let Parser { defined, called, reads_records, .. } = parser;
+    let unknown = called.into_iter().find(|(_, name)| defined.iter().all(|(known, _)| known != name));
+    match unknown {
+        Some((at, name)) => error(at, format!("there is no template {name:?}")),
+        None => Ok(Parsed { nodes, defined, reads_records }),
     }
 }
 
 struct Parser<'a> {
     items: std::vec::IntoIter<Item>,
     groups: &'a [&'a str],
+    around: Around,
+    /// How many templates, sections and parentheses' actions there are around.
+    within: usize,
+    /// The templates within this one.
+    defined: Vec<(String, Vec<Node>)>,
+    /// Those that are called, and where.
+    called: Vec<(usize, String)>,
+    reads_records: bool,
+}
+
+/// What is known at a place of a template; one that is called knows nothing of who calls it.
+struct Around {
+    /// What `$` is.
+    root: Shape,
     /// What the dot is, innermost last.
     dots: Vec<Shape>,
     variables: Vec<(String, Shape)>,
@@ -59,14 +79,15 @@ impl Parser<'_> {
                 }
                 "else" => return Ok((nodes, Some(End { at, word: "else", tokens: tokens[1..].to_vec() }))),
                 "if" | "with" | "range" => nodes.push(self.section(&word, at, &tokens[1..])?),
+                "define" => self.define(at, &tokens[1..])?,
+                "template" | "block" => nodes.push(self.template(&word, at, &tokens[1..])?),
                 "break" | "continue" => {
                     alone(&tokens)?;
-                    if self.loops == 0 {
+                    if self.around.loops == 0 {
                         return error(at, format!("{word:?} stands in no range"));
                     }
                     nodes.push(if word == "break" { Node::Break } else { Node::Continue });
                 }
-                "define" | "template" | "block" => return error(at, format!("action {word:?} is not known here")),
                 _ => {
                     let (pipeline, _) = self.pipeline(at, &tokens)?;
                     let set = !pipeline.variables.is_empty();
@@ -77,17 +98,83 @@ impl Parser<'_> {
         Ok((nodes, None))
     }
 
-    /// `if`, `with` or `range`, up to its `end`.
-    fn section(&mut self, word: &str, at: usize, tokens: &[Token]) -> Result<Node, TemplateError> {
-        if self.dots.len() > DEPTH {
+    /// `define "name"`, up to its `end`.
+    fn define(&mut self, at: usize, tokens: &[Token]) -> Result<(), TemplateError> {
+        if self.within > 0 {
+            return error(at, "\"define\" stands in no other action");
+        }
+        match tokens {
+            [Token { kind: Kind::Text(name), .. }] => self.body("define", at, name.clone()),
+            _ => error(at, "\"define\" has one argument, a name between quotes"),
+        }
+    }
+
+    /// `template "name"`, or `block "name"` up to its `end`, perhaps with what becomes the dot.
+    fn template(&mut self, word: &str, at: usize, tokens: &[Token]) -> Result<Node, TemplateError> {
+        let Some((Token { kind: Kind::Text(name), .. }, rest)) = tokens.split_first() else {
+            return error(at, format!("behind {word:?} has to stand a name between quotes"));
+        };
+        let pipeline = match rest {
+            [] if word == "block" => return error(at, "a \"block\" is given a value, such as a dot"),
+            [] => None,
+            rest => Some(self.pipeline(at, rest)?.0).filter(|pipeline| pipeline.variables.is_empty()),
+        };
+        if pipeline.is_none() && !rest.is_empty() {
+            return error(at, format!("{word:?} has no variables"));
+        }
+        if word == "block" {
+            self.body(word, at, name.clone())?;
+        }
+        self.called.push((at, name.clone()));
+        Ok(Node::Template { at, name: name.clone(), pipeline })
+    }
+
+    /// The body of a template within this one, up to its `end`: what it is given is known only when it is called.
+    fn body(&mut self, word: &str, at: usize, name: String) -> Result<(), TemplateError> {
+        if self.within == DEPTH {
             return error(at, format!("actions are nested more than {DEPTH} deep"));
         }
-        let known = self.variables.len();
+        let inner = Around { root: Shape::Any, dots: vec![Shape::Any], variables: Vec::new(), loops: 0 };
+        let outer = std::mem::replace(&mut self.around, inner);
+        self.within += 1;
+        let (nodes, end) = self.nodes()?;
+        self.within -= 1;
+        self.around = outer;
+        match end {
+            Some(End { word: "end", .. }) => {}
+            Some(End { at, .. }) => return error(at, format!("{word:?} has no \"else\"")),
+            None => return error(at, format!("this {word:?} has no \"end\"")),
+        }
+        // As in Go: one that says nothing takes no other's place, and gives way to any.
+        let says_nothing =
+            |nodes: &[Node]| nodes.iter().all(|node| matches!(node, Node::Text(text) if text.trim().is_empty()));
+        match self.defined.iter().position(|(known, _)| *known == name) {
+            None => self.defined.push((name, nodes)),
+            Some(known) if says_nothing(&self.defined[known].1) => self.defined[known].1 = nodes,
+            Some(_) if says_nothing(&nodes) => {}
+            Some(_) => return error(at, format!("there is a template {name:?} already")),
+        }
+        Ok(())
+    }
+
+    /// `if`, `with` or `range`, up to its `end`.
+    fn section(&mut self, word: &str, at: usize, tokens: &[Token]) -> Result<Node, TemplateError> {
+        if self.within == DEPTH {
+            return error(at, format!("actions are nested more than {DEPTH} deep"));
+        }
+        self.within += 1;
+        let section = self.branches(word, at, tokens);
+        self.within -= 1;
+        section
+    }
+
+    fn branches(&mut self, word: &str, at: usize, tokens: &[Token]) -> Result<Node, TemplateError> {
+        let known = self.around.variables.len();
         let (pipeline, shape) = self.pipeline(at, tokens)?;
         if pipeline.variables.len() > 1 && word != "range" {
             return error(at, format!("{word:?} has one variable at most"));
         }
-        let dot = *self.dots.last().unwrap_or(&Shape::Any);
+        let dot = self.dot();
         let inner = match (word, shape) {
             ("if", _) => dot,
             ("with", shape) => shape,
@@ -96,17 +183,17 @@ impl Parser<'_> {
             _ => Shape::Any,
         };
         if word == "range" {
-            self.loops += 1;
+            self.around.loops += 1;
             self.reshape(&pipeline, inner);
         }
-        self.dots.push(inner);
+        self.around.dots.push(inner);
         let (then, end) = self.nodes()?;
-        self.dots.pop();
-        self.loops -= usize::from(word == "range");
-        self.dots.push(dot);
+        self.around.dots.pop();
+        self.around.loops -= usize::from(word == "range");
+        self.around.dots.push(dot);
         let otherwise = self.otherwise(word, at, end);
-        self.dots.pop();
-        self.variables.truncate(known);
+        self.around.dots.pop();
+        self.around.variables.truncate(known);
         let otherwise = otherwise?;
         Ok(match word {
             "if" => Node::If { pipeline, then, otherwise },
@@ -142,7 +229,7 @@ impl Parser<'_> {
     /// The variables of a `range` are elements of what it goes through.
     fn reshape(&mut self, pipeline: &Pipeline, element: Shape) {
         if let (true, Some(last)) = (pipeline.declares, pipeline.variables.last()) {
-            let own = self.variables.iter_mut().rev().find(|(name, _)| name == last);
+            let own = self.around.variables.iter_mut().rev().find(|(name, _)| name == last);
             if let Some((_, shape)) = own {
                 *shape = element;
             }
@@ -158,8 +245,8 @@ impl Parser<'_> {
         }
         for variable in &variables {
             if declares {
-                self.variables.push((variable.clone(), shape));
-            } else if !self.variables.iter().any(|(name, _)| name == variable) {
+                self.around.variables.push((variable.clone(), shape));
+            } else if !self.around.variables.iter().any(|(name, _)| name == variable) {
                 return error(at, format!("there is no variable \"${variable}\""));
             }
         }
@@ -224,24 +311,30 @@ impl Parser<'_> {
 
     fn is_root(&self, operand: &Operand) -> bool {
         matches!(operand, Operand::Root)
-            || (matches!(operand, Operand::Dot) && self.dots.last().is_some_and(|dot| *dot == Shape::Root))
+            // What a template is given may be that, too.
+            || (matches!(operand, Operand::Dot) && matches!(self.dot(), Shape::Root | Shape::Any))
+    }
+
+    fn dot(&self) -> Shape {
+        *self.around.dots.last().unwrap_or(&Shape::Any)
     }
 
     fn operand(&mut self, words: &mut Words<'_>) -> Result<(Operand, Shape), TemplateError> {
         let Some(token) = words.peek().cloned() else { return error(1, "here a value is missing") };
         words.next += 1;
-        let dot = *self.dots.last().unwrap_or(&Shape::Any);
+        let dot = self.dot();
         let constant = |value| Ok((Operand::Constant(value), Shape::Plain));
         let (mut operand, mut shape) = match token.kind {
             Kind::Dot => (Operand::Dot, dot),
             Kind::Field(name) => self.field(Operand::Dot, dot, name, token.at)?,
-            Kind::Variable(name) if name.is_empty() => (Operand::Root, Shape::Root),
-            Kind::Variable(name) => match self.variables.iter().rev().find(|(known, _)| *known == name) {
+            Kind::Variable(name) if name.is_empty() => (Operand::Root, self.around.root),
+            Kind::Variable(name) => match self.around.variables.iter().rev().find(|(known, _)| *known == name) {
                 Some((_, shape)) => (Operand::Variable(name), *shape),
                 None => return error(token.at, format!("there is no variable \"${name}\"")),
             },
             Kind::Text(text) => return constant(Value::Text(text)),
             Kind::Int(value) => return constant(Value::Int(value)),
+            Kind::Float(value) => return constant(Value::Float(value)),
             Kind::Word(word) => {
                 return match word.as_str() {
                     "true" => constant(Value::Bool(true)),
@@ -273,8 +366,9 @@ impl Parser<'_> {
         Ok((operand, shape))
     }
 
-    fn field(&self, base: Operand, of: Shape, name: String, at: usize) -> Result<(Operand, Shape), TemplateError> {
+    fn field(&mut self, base: Operand, of: Shape, name: String, at: usize) -> Result<(Operand, Shape), TemplateError> {
         let shape = shape::field(of, &name, self.groups, at)?;
+        self.reads_records |= shape::is_of_records(of, &name);
         Ok((Operand::Field(Box::new(base), name), shape))
     }
 }

@@ -31,7 +31,9 @@ fn plain(value: &Value, out: &mut String) {
         Value::Int(number) => {
             let _ = write!(out, "{number}");
         }
+        Value::Float(number) => out.push_str(&number.written('v', None)),
         Value::Text(text) => out.push_str(text),
+        Value::Record(record) => out.push_str(&record.0),
         Value::List(list) => {
             out.push('[');
             for (index, value) in list.iter().enumerate() {
@@ -171,9 +173,10 @@ fn verb(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, all: &mut Pieces) 
     verb.value = all.next;
     all.next += 1;
     verb.letter = chars.next().ok_or("the format ends within a verb")?;
-    if !"vsdxXoObqtcU".contains(verb.letter) {
+    if !"vsdxXoObqtcUeEfFgG".contains(verb.letter) {
         let letter = verb.letter;
-        return Err(format!("verb \"%{letter}\" is not known; known are %v %s %d %x %X %o %O %b %q %t %c %U %%"));
+        let known = "%v %s %d %x %X %o %O %b %q %t %c %U %e %E %f %F %g %G %%";
+        return Err(format!("verb \"%{letter}\" is not known; known are {known}"));
     }
     Ok(verb)
 }
@@ -181,7 +184,12 @@ fn verb(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, all: &mut Pieces) 
 impl Verb {
     fn write(&self, value: &Value) -> Result<String, String> {
         let text = match (self.letter, value) {
-            ('v', value) | ('s', value @ (Value::Text(_) | Value::List(_) | Value::Map(_))) => {
+            ('v' | 'e' | 'E' | 'f' | 'F' | 'g' | 'G', Value::Float(number)) => {
+                let text = number.written(self.letter, self.precision);
+                let plus = if self.plus && !text.starts_with(['-', '+']) { "+" } else { "" };
+                return Ok(self.aligned(&format!("{plus}{text}"), true));
+            }
+            ('v', value) | ('s', value @ (Value::Text(_) | Value::List(_) | Value::Map(_) | Value::Record(..))) => {
                 self.cut(&print(std::slice::from_ref(value)))
             }
             ('t', Value::Bool(truth)) => truth.to_string(),
@@ -227,8 +235,13 @@ impl Verb {
     }
 
     fn padded(&self, text: &str, number: bool) -> String {
+        self.aligned(text, number && self.precision.is_none())
+    }
+
+    /// In a field of its width; `zeros`: with zeros before it where the verb wants that.
+    fn aligned(&self, text: &str, zeros: bool) -> String {
         let missing = self.width.saturating_sub(text.chars().count());
-        match (self.left, self.zeros && number && self.precision.is_none()) {
+        match (self.left, self.zeros && zeros) {
             (true, _) => format!("{text}{}", " ".repeat(missing)),
             (false, true) => {
                 let (sign, digits) = text.split_at(usize::from(text.starts_with(['-', '+'])));

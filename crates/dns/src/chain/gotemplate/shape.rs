@@ -28,7 +28,9 @@ pub(super) fn field(of: Shape, name: &str, groups: &[&str], at: usize) -> Result
         (Shape::Root, "Question") => Shape::Question,
         (Shape::Message, "Question") => Shape::Questions,
         (Shape::Message, "IsEdns0") => Shape::Edns,
-        (Shape::Edns, "UDPSize" | "Do" | "Version") => Shape::Plain,
+        (Shape::Message, "Answer" | "Ns" | "Extra") => Shape::Any,
+        (Shape::Edns, "UDPSize" | "Do" | "Version" | "String") => Shape::Plain,
+        (Shape::Edns, "Option" | "Hdr" | "Header") => Shape::Any,
         (Shape::Message, name) if MESSAGE.contains(&name) => Shape::Plain,
         (Shape::Question, "Name" | "Qtype" | "Qclass") => Shape::Plain,
         (Shape::Groups, name) if groups.contains(&name) => Shape::Plain,
@@ -40,6 +42,12 @@ pub(super) fn field(of: Shape, name: &str, groups: &[&str], at: usize) -> Result
         (Shape::Groups, _) => return error(at, format!("no expression has a group {name:?}")),
         _ => return error(at, format!("field {name:?} is not known")),
     })
+}
+
+/// Whether a field tells of records of the message, or of options of its EDNS.
+pub(super) fn is_of_records(of: Shape, name: &str) -> bool {
+    matches!(of, Shape::Message | Shape::Edns | Shape::Any)
+        && matches!(name, "Answer" | "Ns" | "Extra" | "Option" | "String" | "Hdr" | "Header")
 }
 
 /// Fields of a message's header.

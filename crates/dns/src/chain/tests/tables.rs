@@ -223,7 +223,7 @@ fn what_no_plugin_means_is_refused_at_its_place() {
         ("acl {\n block type XYZ\n}", "3:13: a type of acl cannot be \"XYZ\""),
         ("acl {\n block ANY\n}", "3:8: a section of an acl rule cannot be \"ANY\"; allowed: type or net"),
         ("any x", "2:5: found \"x\", allowed here: nothing"),
-        ("autopath", "2:1: \"autopath\" ends here, needed: a resolv.conf or @kubernetes"),
+        ("autopath", "2:1: \"autopath\" ends here, needed: a resolv.conf, @kubernetes or @erratic"),
         ("autopath @etcd", "2:10: the search path of autopath cannot be \"@etcd\""),
         ("autopath /nowhere", "2:10: cannot read /nowhere"),
         ("auto", "2:1: \"auto\" ends here, needed: { directory"),
@@ -254,6 +254,12 @@ fn what_no_plugin_means_is_refused_at_its_place() {
         ("forward . 1.1.1.1:0", "2:11: an upstream cannot be \"1.1.1.1:0\""),
         ("forward . 1.1.1.1 {\n failover NOERROR\n}", "3:11: a code of failover cannot be \"NOERROR\""),
         ("forward . 1.1.1.1 {\n next 24\n}", "3:7: a code of next cannot be \"24\""),
+        ("forward . 1.1.1.1 {\n insecure\n}", "3:2: \"insecure\" ends here, needed: at least one zone"),
+        ("forward . 1.1.1.1 {\n trust_anchors none\n}", "3:16: cannot read none: "),
+        (
+            "forward . 1.1.1.1 {\n trust_anchors Kp256.private\n}",
+            "3:16: the file of trust anchors \"Kp256.private\" cannot be read: Kp256.private:1:",
+        ),
         (
             "forward . tls://1.1.1.1%a.b {\n tls_servername c.d\n}",
             "3:2: an option beside tls://address%name cannot be \"tls_servername\"",

@@ -8,12 +8,11 @@ use super::{
 };
 use crate::{
     authority::{Nsec3Hash, nsec3_hash},
-    message::{Expanded, Rcode, u16_at},
+    message::{Expanded, Rcode},
     name::Name,
+    validate::Nsec3,
 };
 
-/// The flag of a span in which there may be delegations that it does not tell (RFC 5155 §3.1.2.1).
-const OPT_OUT: u8 = 1;
 /// Records with more iterations are left out: each question would cost that many hashes several times over, and RFC 9276 §3.1 wants 0.
 const MAX_ITERATIONS: u16 = 10;
 /// Of names that lie deeper in their zone nothing is denied here: for each label there is a hash to make.
@@ -46,25 +45,14 @@ impl Span {
     /// Reads a record of a zone, with the hash that it is for; none where it proves nothing that could be of use.
     pub(super) fn read(proved: Proved, zone: &Name) -> Option<(Parameters, Nsec3Hash, Self)> {
         let Expanded { owner, rdata, .. } = &proved.record;
-        if owner.labels() != zone.labels() + 1 || !owner.within(zone) {
-            return None;
-        }
-        let label = owner.wire().get(1..=usize::from(*owner.wire().first()?))?.to_ascii_uppercase();
-        let hash = data_encoding::BASE32HEX_NOPAD.decode(&label).ok()?;
-        let hash = Nsec3Hash::try_from(hash).ok()?;
-        // Algorithm, flags, iterations, salt, next hash, types (RFC 5155 §3.2). Unknown algorithms and flags: §8.1 and §8.2.
-        let (&[algorithm, flags], iterations) = (rdata.first_chunk::<2>()?, u16_at(rdata, 2)?);
-        let end = 5 + usize::from(*rdata.get(4)?);
-        let next = Nsec3Hash::try_from(rdata.get(end + 1..end + 21)?).ok()?;
-        let is_known = algorithm == 1 && flags & !OPT_OUT == 0 && rdata.get(end) == Some(&20);
+        let Nsec3 { owner: hash, next, opt_out, iterations, salt, types } = Nsec3::read(owner, zone, rdata)?;
         // A gap that is made for the question alone (RFC 7129 §B) has room for nobody else.
         let made = next == after(hash) || next == after(after(hash));
-        if !is_known || made || iterations > MAX_ITERATIONS {
+        if made || iterations > MAX_ITERATIONS {
             return None;
         }
-        let parameters = Parameters { iterations, salt: rdata.get(5..end)?.into() };
-        let (opt_out, known) = (flags & OPT_OUT != 0, Known { proved, types: end + 21 });
-        Some((parameters, hash, Self { next, opt_out, known }))
+        let parameters = Parameters { iterations, salt: salt.into() };
+        Some((parameters, hash, Self { next, opt_out, known: Known { proved, types } }))
     }
 }
 

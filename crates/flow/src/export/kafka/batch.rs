@@ -1,4 +1,4 @@
-//! Record batches of version 2 (magic byte 2), as brokers keep them: without compression, sequence numbers and transactions.
+//! Record batches of version 2 (magic byte 2), as brokers keep them: without sequence numbers and transactions.
 
 use super::partition::key;
 use crate::{Numbered, export::json};
@@ -12,15 +12,21 @@ const LENGTH_END: usize = 12;
 /// The table of CRC-32C (RFC 3720, appendix B.4): what each byte makes of a remainder, with bits turned round.
 const REMAINDERS: [u32; 256] = remainders();
 
+/// What compresses the records of a batch as one (RFC 1952).
+pub type Gzip = fn(&[u8]) -> Vec<u8>;
+
 /// One batch of records for one partition, in this order: an item's JSON with the key by which its partition is chosen, and its id in the headers.
+/// The records are compressed where there is something that does it; what stands before them never is.
 #[must_use]
-pub fn batch(items: &[&Numbered]) -> Vec<u8> {
+pub fn batch(items: &[&Numbered], gzip: Option<Gzip>) -> Vec<u8> {
+    /// The lowest three bits of the attributes (`CompressionType.GZIP`).
+    const OF_GZIP: i16 = 1;
     let first = items.first().map_or(0, |item| millis(item));
     let latest = items.iter().map(|item| millis(item)).max().unwrap_or(first);
     let count = i32::try_from(items.len()).unwrap_or(0);
     let mut body = Vec::new();
-    // Attributes: no compression, times are those of who made the records.
-    body.extend(0_i16.to_be_bytes());
+    // Attributes: the compression; times are those of who made the records.
+    body.extend(gzip.map_or(0, |_| OF_GZIP).to_be_bytes());
     body.extend((count - 1).to_be_bytes());
     body.extend(first.to_be_bytes());
     body.extend(latest.to_be_bytes());
@@ -29,10 +35,15 @@ pub fn batch(items: &[&Numbered]) -> Vec<u8> {
     body.extend((-1_i16).to_be_bytes());
     body.extend(NONE.to_be_bytes());
     body.extend(count.to_be_bytes());
+    let mut records = Vec::new();
     for (number, item) in (0..).zip(items) {
         let record = record(item, number, millis(item) - first);
-        put_bytes(&mut body, &record);
+        put_bytes(&mut records, &record);
     }
+    body.extend(match gzip {
+        Some(gzip) => gzip(&records),
+        None => records,
+    });
     // The broker says at which offset it is.
     let mut bytes = vec![0; LENGTH_END];
     bytes.extend(NONE.to_be_bytes());
@@ -169,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_batch_has_each_item_with_its_key_and_its_id_as_old_as_it_is() {
-        let bytes = batch(&[&flow(7), &gap(8)]);
+        let bytes = batch(&[&flow(7), &gap(8)], None);
         let int = |at: usize| i32::from_be_bytes(*bytes[at..].first_chunk().unwrap());
         let long = |at: usize| i64::from_be_bytes(*bytes[at..].first_chunk().unwrap());
         assert_eq!((long(0), int(8), int(12), bytes[16]), (0, i32::try_from(bytes.len() - 12).unwrap(), -1, 2));
@@ -195,5 +206,21 @@ mod tests {
             assert_eq!(before - rest.len(), length);
         }
         assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn of_a_compressed_batch_the_records_are_compressed_and_what_tells_so_is_not() {
+        /// In place of what compresses.
+        fn turned(bytes: &[u8]) -> Vec<u8> {
+            bytes.iter().rev().copied().collect()
+        }
+        let (flow, gap) = (flow(7), gap(8));
+        let items = [&flow, &gap];
+        let (plain, compressed) = (batch(&items, None), batch(&items, Some(turned)));
+        assert_eq!((&plain[21..23], &compressed[21..23]), (&[0, 0][..], &[0, 1][..]));
+        assert_eq!(plain[23..61], compressed[23..61]);
+        assert_eq!(turned(&plain[61..]), compressed[61..]);
+        let checksum = u32::from_be_bytes(*compressed[17..].first_chunk().unwrap());
+        assert_eq!(checksum, crc32c(&compressed[21..]), "of what is sent");
     }
 }

@@ -30,8 +30,8 @@ fn connections_that_cannot_be_told_apart_for_lack_of_room_are_missed() {
         *packets += entry.packets();
     }
     for (device, missed) in flows.missed().unwrap() {
-        assert!(missed.connections > 0 && missed.packets == 0 && missed.bytes == 0, "{missed:?}");
-        told.entry(device).or_default().0 += missed.connections;
+        assert!(missed.flows > 0 && missed.packets == 0 && missed.bytes == 0, "{missed:?}");
+        told.entry(device).or_default().0 += missed.flows;
     }
     assert_eq!(told.into_values().collect::<Vec<_>>(), [(COUNT, 2 * COUNT); 2]);
 }

@@ -39,6 +39,16 @@ fn a_datagram_in_parts_and_one_behind_extension_headers_count_to_the_last_byte()
     let (source, destination) = both(&flows, socket.local_addr().unwrap().port()).unwrap();
     assert_eq!((passed(source.out), passed(destination.into)), ((3, 3 * 156), (3, 3 * 156)));
     assert_eq!(source.key.transport, Transport::UDP);
+    // Options (RFC 791, section 3.1): four bytes that say nothing.
+    let socket = lab.udp(v4(2));
+    let options = [1_u8; 4];
+    // SAFETY: the kernel reads the four bytes at `options`, which outlive the call.
+    let done =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_OPTIONS, options.as_ptr().cast(), 4) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    datagrams(&socket, 3, 100);
+    let (source, destination) = both(&flows, socket.local_addr().unwrap().port()).unwrap();
+    assert_eq!((passed(source.out), passed(destination.into)), ((3, 3 * 132), (3, 3 * 132)));
 }
 
 /// Destination options before each datagram: eight bytes that say nothing (PadN).

@@ -1,5 +1,7 @@
 //! What found no room, while more of it comes.
 
+use podnet_ebpf::flows::Missed;
+
 use super::*;
 
 /// Packets and bytes by interfaces.
@@ -50,4 +52,36 @@ fn what_finds_no_room_is_told_to_the_last_packet_and_once_by_whichever_agent() {
     datagrams(&sockets[2], 5, 100);
     hear(&next, &mut told);
     assert_eq!(told.values().copied().collect::<Vec<_>>(), all(2 * COUNT + 15));
+}
+
+#[test]
+fn how_many_flows_of_datagrams_find_no_room_is_known_about_and_each_is_told_once() {
+    const FLOWS: u16 = 400;
+    let lab = Lab::new("marks");
+    // One flow has all the room at both ends.
+    let flows = lab.counting(Sizes { entries: 2, ring: 1 << 16 });
+    datagrams(&lab.udp(v4(2)), 1, 100);
+    assert!(flows.missed().unwrap().is_empty());
+    // Nobody answers, and nobody refuses.
+    let _open = lab.pods[1].run(|| UdpSocket::bind((v4(2), 81)).unwrap()).unwrap();
+    let send = |port| {
+        let socket = lab.pods[0].run(|| UdpSocket::bind((v4(1), port))).unwrap().unwrap();
+        socket.send_to(b"x", (v4(2), 81)).unwrap();
+        socket.send_to(b"x", (v4(2), 81)).unwrap();
+    };
+    let (mut told, mut packets, mut sent): (BTreeMap<u32, u64>, u64, u64) = (BTreeMap::new(), 0, 0);
+    // One port after the other: the hardest for a hash.
+    for ports in [20_000..20_000 + FLOWS / 2, 20_000 + FLOWS / 2..20_000 + FLOWS] {
+        // Two of each, seen at both ends.
+        sent += 4 * u64::from(FLOWS / 2);
+        ports.for_each(&send);
+        eventually("each datagram is told as missing", || {
+            for (device, missed) in flows.missed().unwrap() {
+                *told.entry(device).or_default() += missed.flows;
+                packets += missed.packets;
+            }
+            packets == sent
+        });
+    }
+    assert!(told.len() == 2 && told.values().all(|told| told.abs_diff(FLOWS.into()) <= 8), "{told:?}");
 }

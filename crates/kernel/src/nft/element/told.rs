@@ -2,6 +2,8 @@
 
 mod kept;
 
+use std::net::IpAddr;
+
 pub(in super::super) use self::kept::Kept;
 use super::{
     super::transaction::{Message, Transaction},
@@ -67,7 +69,7 @@ impl Element<'_> {
             Wanted::Backend(to) => Some(backend_value(to)),
             // As registers have it.
             Wanted::Number(number) => Some(Key::empty().with(&number.to_ne_bytes(), 4)),
-            Wanted::Goto(_) | Wanted::Limit(_) => None,
+            Wanted::Goto(_) | Wanted::Stateful(_) => None,
         }
     }
 }
@@ -109,6 +111,26 @@ fn value(element: &[u8]) -> Value<'_> {
 /// How many of the elements in a message from the kernel begin something: range ends do not.
 pub(in super::super) fn count(list: &[u8]) -> usize {
     listed(list).filter(|told| told.place.is_some_and(|place| !place.is_end)).count()
+}
+
+/// The elements in a message from the kernel that are single addresses and count: how many packets asked for each.
+pub(in super::super) fn counters(list: &[u8]) -> impl Iterator<Item = (IpAddr, u64)> {
+    // enum nft_expr_attributes, nft_counter_attributes
+    const COUNTER: u16 = 2;
+    const PACKETS: u16 = 2;
+    let elements = attributes(list).filter(|(kind, _)| *kind == LIST_ELEMENTS).flat_map(|(_, value)| attributes(value));
+    elements.filter_map(|(_, element)| {
+        let counter = attribute(attribute(element, EXPRESSION)?, COUNTER)?;
+        let packets = attribute(counter, PACKETS)?.try_into().ok().map(u64::from_be_bytes)?;
+        Some((addr(place(element)?.key)?, packets))
+    })
+}
+
+/// The address that a key is.
+fn addr(key: Key) -> Option<IpAddr> {
+    let bytes = key.as_bytes();
+    let v4 = <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+    v4.or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
 }
 
 /// Removes elements that the kernel told of.

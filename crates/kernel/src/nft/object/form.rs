@@ -53,7 +53,7 @@ impl Form {
         self.flags & ANONYMOUS != 0
     }
 
-    /// Rules put elements there, or its elements have limits that are used up: what is in it is in no plan.
+    /// Rules put elements there, or its elements have limits that are used up, or count: what is in it is in no plan.
     pub(in super::super) fn is_evaluated(&self) -> bool {
         self.flags & EVALUATED != 0
     }
@@ -85,7 +85,7 @@ impl Kind {
         // A verdict's length is the kernel's own affair.
         let data_length = if data_type == VERDICT { 0 } else { data_length };
         let (size, fields) = (self.size().unwrap_or(0), self.fields(family));
-        Form { flags, key_type, key_length, data_type, data_length, size, fields, is_strange: self.has_limits() }
+        Form { flags, key_type, key_length, data_type, data_length, size, fields, is_strange: self.is_stateful() }
     }
 }
 

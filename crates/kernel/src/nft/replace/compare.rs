@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use podnet_planner::ruleset::RuleSet;
 
 use super::{
-    Difference, Wanted, is_right,
+    Difference, Wanted, chains, is_right,
     listed::{Contents, Listed},
     wanted::WantedSet,
 };
@@ -16,7 +16,7 @@ use crate::nft::{
 
 impl Listed {
     /// What [`NftSocket::replace`](crate::nft::NftSocket::replace) would mend in the table of this name, in words; nothing where it is right.
-    /// Rules within chains are not compared, nor is told what is there beside. Which of a frontend's backends has which slot is no difference: it
+    /// Of what is there beside only rules in podnet's chains are told. Which of a frontend's backends has which slot is no difference: it
     /// comes from the order in which a node heard of them.
     #[must_use]
     pub fn differences(&self, table: &str, rules: &RuleSet) -> Vec<String> {
@@ -30,6 +30,14 @@ impl Listed {
                 }
                 Some(_) => {}
             }
+        }
+        // Of a chain that is at its hook its rules are compared, where they were told.
+        let is_at_hook = |name: &str| self.chains.get(name).is_some_and(|hook| is_right(rules, name, hook));
+        for (name, chain) in rules.chains.iter().filter(|(name, _)| is_at_hook(name)) {
+            let Some(all) = &self.rules else { break };
+            let found = all.get(&**name).map(Vec::as_slice).unwrap_or_default();
+            let differences = chains::differences(rules.family, chain, found);
+            told.extend(differences.into_iter().map(|what| format!("chain {name} of table {table} {what}")));
         }
         for (name, set) in &wanted.sets {
             let Some(listed) = self.sets.get(*name).filter(|listed| wanted.is_kept(name, &listed.form)) else {
@@ -47,6 +55,12 @@ impl Listed {
             }
         }
         told
+    }
+
+    /// Whether the rules of its chains were told, and not too many for that.
+    #[must_use]
+    pub const fn tells_rules(&self) -> bool {
+        self.rules.is_some()
     }
 
     /// The sets and maps of the rules that cannot be compared, as there was no room for their elements; each with how many it has.

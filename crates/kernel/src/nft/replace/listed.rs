@@ -11,18 +11,21 @@ use super::{
         element::{Kept, Told},
         object::{Form, HookForm},
     },
+    chains::{self, ListedRule},
     difference,
     found::Found,
 };
 use crate::netlink::Connection;
 
-/// A table as the kernel has it. Rules within chains are not in it.
+/// A table as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listed {
     /// With their hooks.
     pub(super) chains: BTreeMap<String, Option<HookForm>>,
     pub(super) sets: BTreeMap<String, ListedSet>,
+    /// By their chains, in their order; none where there are too many to be told.
+    pub(super) rules: Option<BTreeMap<String, Vec<ListedRule>>>,
 }
 
 /// A set or map.
@@ -45,7 +48,7 @@ pub(super) enum Contents {
 }
 
 impl NftSocket {
-    /// A table with its elements, none where there is no such table, or one that does nothing. `room` is for so many elements, of this table and
+    /// A table with its elements and rules, none where there is no such table, or one that does nothing. `room` is for so many elements, of this table and
     /// those after it; of a set that does not fit there is told how many it has.
     ///
     /// # Errors
@@ -65,7 +68,8 @@ impl NftSocket {
             };
             sets.insert(name, ListedSet { form, contents });
         }
-        Ok(Some(Listed { chains, sets }))
+        let rules = chains::read(connection, family, table)?;
+        Ok(Some(Listed { chains, sets, rules }))
     }
 }
 

@@ -52,10 +52,11 @@ impl<'a> Wanted<'a> {
         found.sets.iter().filter(|(name, form)| self.is_kept(name, form)).map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Whether a set of this form can stay. Elements with limits cannot be compared: the kernel tells how much of a limit is used up.
+    /// Whether a set of this form can stay. Elements with limits cannot be compared: the kernel tells how much of a limit is used up. So it is with
+    /// those that count.
     pub(super) fn is_kept(&self, name: &str, form: &Form) -> bool {
         let wanted = self.sets.get(name);
-        wanted.is_some_and(|set| !set.kind.has_limits() && set.kind.form(self.family) == *form)
+        wanted.is_some_and(|set| !set.kind.is_stateful() && set.kind.form(self.family) == *form)
     }
 }
 

@@ -146,6 +146,45 @@ fn packets_beyond_the_rate_are_lost_in_the_limited_direction_alone() {
     assert!(most(501, None, &lab.other, &lab.limited, limited(v6)) > 500);
 }
 
+#[test]
+fn what_is_lost_beyond_the_rate_is_counted_to_the_last_packet_by_pod_and_kept_as_the_rate_changes() {
+    const SENT: u64 = 200;
+    let mut lab = lab("nft-lost");
+    let [v4, v6] = Family::ALL;
+    for (family, is_ingress) in [(v4, true), (v4, false), (v6, true)] {
+        let table = |rate| {
+            let few = limits(Some(rate), None);
+            let limits = if is_ingress { ingress(few) } else { egress(few) };
+            rules::rules(family, [(limited(family), &limits)]).unwrap()
+        };
+        lab.socket.replace(TABLE, &table(1)).unwrap();
+        let (set, from, to, addr) = match is_ingress {
+            true => (rules::LOST_TO, &lab.other, &lab.limited, limited(family)),
+            false => (rules::LOST_FROM, &lab.limited, &lab.other, other(family)),
+        };
+        let receiver = to.run(|| UdpSocket::bind((addr, 9))).unwrap().unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let sender = from.run(|| UdpSocket::bind((unspecified(family), 0))).unwrap().unwrap();
+        for _ in 0..SENT {
+            sender.send_to(b"x", (addr, 9)).unwrap();
+        }
+        let mut arrived = 0;
+        eventually("each packet has arrived, or is counted", || {
+            while receiver.recv(&mut [0; 8]).is_ok() {
+                arrived += 1;
+            }
+            let lost = lab.socket.counters(family, TABLE, set).unwrap();
+            lost.get(&limited(family)).copied().unwrap_or_default() + arrived == SENT
+        });
+        assert!((u64::from(BURST)..SENT).contains(&arrived), "{arrived} packets of {SENT}");
+        lab.socket.apply(family, TABLE, &diff(&table(1), &table(2))).unwrap();
+        let lost = lab.socket.counters(family, TABLE, set).unwrap();
+        assert_eq!(lost.into_iter().collect::<Vec<_>>(), [(limited(family), SENT - arrived)]);
+        lab.socket.delete_table(family, TABLE).unwrap();
+        assert!(lab.socket.counters(family, TABLE, set).unwrap().is_empty());
+    }
+}
+
 /// Connects with little patience: a refusal comes at once.
 fn connect(from: &NetNs, to: IpAddr) -> std::io::Result<TcpStream> {
     let to = SocketAddr::new(to, 80);
@@ -205,8 +244,9 @@ fn limits_are_listed_in_words_and_changed_without_touching_those_of_others() {
         "elements = { 10.0.0.2 limit rate over 50/second",
         "elements = { fd00::1 limit rate over 200/second",
         "elements = { fd00::1 ct count over 3 }",
-        "ip6 saddr @packets-from drop comment \"more packets than the pod may have\"",
-        "ip saddr @packets-from drop comment \"more packets than the pod may have\"",
+        "elements = { 10.0.0.1 counter packets 0 bytes 0 }",
+        "ip6 saddr @packets-from ip6 saddr @lost-from drop comment \"more packets than the pod may have\"",
+        "ip saddr @packets-from ip saddr @lost-from drop comment \"more packets than the pod may have\"",
         "ct state new ip daddr @connections-to jump refuse comment \"more connections than the pod may have\"",
     ] {
         assert!(listing.contains(line), "{line} is not in\n{listing}");

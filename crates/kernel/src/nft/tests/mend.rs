@@ -115,6 +115,46 @@ fn a_set_for_which_there_is_no_room_is_told_by_its_size_and_is_no_difference() {
 }
 
 #[test]
+fn a_rule_that_is_anothers_or_missing_or_out_of_its_place_is_named() {
+    let (namespace, mut socket, _) = made("listed-rules");
+    let wanted = rules(&three());
+    let in_forward = "chain filter-forward of table podnet has a rule that is none of podnet's: handle ";
+    let in_postrouting = "chain nat-postrouting of table podnet";
+    for (damage, expected) in [
+        ("insert rule ip podnet filter-forward drop", vec![(in_forward, "(immediate)")]),
+        ("add rule ip podnet filter-forward counter comment \"mine\"", vec![(in_forward, ", \"mine\"")]),
+        (
+            "flush chain ip podnet nat-output",
+            vec![("chain nat-output of table podnet lacks the rule ", "\"from the node\"")],
+        ),
+        (
+            "flush chain ip podnet nat-output; add rule ip podnet nat-output goto svc-3",
+            vec![
+                ("chain nat-output of table podnet has a rule that is none of podnet's: handle ", "(immediate)"),
+                ("chain nat-output of table podnet lacks the rule ", "\"from the node\""),
+            ],
+        ),
+        (
+            "flush chain ip podnet nat-postrouting",
+            ["a pod's connection to itself", "to be masqueraded", "marked"].map(|rule| (in_postrouting, rule)).into(),
+        ),
+    ] {
+        namespace.command(&format!("nft {damage}"));
+        let told = listed(&mut socket, Family::V4, usize::MAX).differences(TABLE, &wanted);
+        assert_eq!(told.len(), expected.len(), "{damage}: {told:?}");
+        for (told, (begin, end)) in told.iter().zip(expected) {
+            assert!(told.starts_with(begin) && told.trim_end_matches('"').ends_with(end.trim_matches('"')), "{told}");
+        }
+        socket.replace(TABLE, &wanted).unwrap();
+        assert_eq!(listed(&mut socket, Family::V4, usize::MAX).differences(TABLE, &wanted), [""; 0], "{damage}");
+    }
+    let mut turned = wanted.clone();
+    turned.chains.get_mut("nat-postrouting").unwrap().rules.reverse();
+    let told = listed(&mut socket, Family::V4, usize::MAX).differences(TABLE, &turned);
+    assert_eq!(told, [format!("{in_postrouting} has its rules in another order")]);
+}
+
+#[test]
 fn each_damage_is_mended_by_itself() {
     let (namespace, mut socket, before) = made("mend-each");
     let slot = "10.96.0.10 . tcp . 80 . 0x00000001";

@@ -106,7 +106,12 @@ impl Node {
     }
 
     fn replace(&mut self) {
-        self.socket.replace(TABLE, &self.nftables.desired(&self.services)).unwrap();
+        let rules = self.nftables.desired(&self.services);
+        self.socket.replace(TABLE, &rules).unwrap();
+        // What the kernel tells of them is what was written, of every kind of rule.
+        let mut room = usize::MAX;
+        let listed = self.socket.listed(self.family, TABLE, &mut room).unwrap().unwrap();
+        assert_eq!(listed.differences(TABLE, &rules), [""; 0]);
     }
 
     /// The number of the backend that a new connection comes to.

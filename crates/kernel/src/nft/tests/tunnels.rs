@@ -163,7 +163,11 @@ fn nft_lists_the_ports_of_tunnels() {
     let namespace = TestNs::new("tunnels-list");
     let mut socket = NftSocket::open_in(&namespace).unwrap();
     for family in Family::ALL {
-        socket.replace(TABLE, &rules(family)).unwrap();
+        let rules = rules(family);
+        socket.replace(TABLE, &rules).unwrap();
+        let mut room = usize::MAX;
+        let listed = socket.listed(family, TABLE, &mut room).unwrap().unwrap();
+        assert_eq!(listed.differences(TABLE, &rules), [""; 0]);
     }
     for listing in [namespace.command("nft list ruleset"), namespace.command("nft -j list ruleset")] {
         assert!(listing.contains("inet_service") && listing.contains("4789"), "{listing}");

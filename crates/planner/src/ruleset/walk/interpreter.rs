@@ -340,7 +340,7 @@ fn is_of_device(fields: &[Field]) -> bool {
 
 fn contains(set: Option<&Set>, addrs: &[IpAddr]) -> bool {
     match (set, addrs) {
-        (Some(Set::Addresses(elements)), [addr]) => elements.contains(addr),
+        (Some(Set::Addresses(elements) | Set::Counters(elements)), [addr]) => elements.contains(addr),
         (Some(Set::Ranges(ranges)), [addr]) => ranges.iter().any(|range| range.contains(addr)),
         (Some(Set::Pairs(pairs)), [first, second]) => pairs.contains(&(*first, *second)),
         // One packet alone exceeds no limit.

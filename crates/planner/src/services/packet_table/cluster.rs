@@ -13,7 +13,7 @@ use podnet_model::{
     service::{Port, ServiceKind},
 };
 
-use super::policies;
+use super::{configured::SECOND, policies};
 use crate::{
     border::BorderConfig,
     services::{ServicesConfig, loopback::LOCALHOSTS},
@@ -128,8 +128,10 @@ pub const ADDRESSES: [(&str, Ipv4Addr); 85] = [
 pub fn address(name: &str) -> Option<IpAddr> {
     // A Service whose only ClusterIP is of IPv6 has no frontend here: its name stands for an address that nothing serves.
     let name = if name == "sixonly" { "unused" } else { name };
-    if name == "localhost" {
-        return Some(Ipv4Addr::LOCALHOST.into());
+    match name {
+        "localhost" => return Some(Ipv4Addr::LOCALHOST.into()),
+        "second1" => return Some(SECOND.into()),
+        _ => {}
     }
     ADDRESSES.iter().find(|(known, _)| *known == name).map(|(_, addr)| IpAddr::V4(*addr))
 }

@@ -11,7 +11,7 @@ use podnet_model::{
 
 use super::{
     cluster::{at_nodes, ending, known, model_service, port, range, ready, slice, starting, tcp, udp},
-    six::six,
+    six::{range_six, six},
 };
 
 const HTTP: [(&str, Protocol, u16); 1] = [("", Protocol::Tcp, 8080)];
@@ -101,8 +101,13 @@ fn of_datagrams() -> Vec<Change> {
         health_check: Some(NodePort(31081)),
         ..of_ports("talk", 30081)
     };
-    let closed =
-        Service { source_ranges: vec![range("198.51.100.0/28"), range("10.233.64.0/24")], ..of_ports("closed", 30084) };
+    // Of both families, of which each has to do with its own alone.
+    let of_six = range_six(range("198.51.100.128/25"));
+    let closed = Service {
+        ingress: [known("closed-ip"), six(known("closed-ip"))].map(|addr| Ingress { addr, is_proxy: false }).into(),
+        source_ranges: vec![range("198.51.100.0/28"), of_six, range("10.233.64.0/24")],
+        ..of_ports("closed", 30084)
+    };
     let both = [("dns", Protocol::Udp, 5353), ("signal", Protocol::Sctp, 3868)];
     [
         of(vacant, &both, &[]),

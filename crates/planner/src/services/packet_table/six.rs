@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use podnet_model::{
     Change, ClusterIp, Family, NodeAddr, PodAddr,
     balancer::{AddressPool, Span},
@@ -55,12 +55,13 @@ pub fn changes() -> Vec<Change> {
 /// The rows of the table.
 #[must_use]
 pub fn rows() -> Vec<Row> {
-    let row = |row: Row| {
-        let packet = Packet { src: six(row.packet.src), dst: six(row.packet.dst), ..row.packet };
-        let sticks_at = row.sticks_at.iter().map(|at| BackendAddress { addr: six(at.addr), ..*at }).collect();
-        Row { packet, fate: fate_six(row.fate), sticks_at, ..row }
-    };
-    super::rows().into_iter().map(row).collect()
+    super::rows().into_iter().map(row_six).collect()
+}
+
+pub(super) fn row_six(row: Row) -> Row {
+    let packet = Packet { src: six(row.packet.src), dst: six(row.packet.dst), ..row.packet };
+    let sticks_at = row.sticks_at.iter().map(|at| BackendAddress { addr: six(at.addr), ..*at }).collect();
+    Row { packet, fate: fate_six(row.fate), sticks_at, ..row }
 }
 
 /// What stands for an address of an object in that object's other version.
@@ -93,11 +94,21 @@ pub(crate) fn change_six(mut change: Change) -> Change {
             }
             service.external_ips.iter_mut().for_each(|addr| *addr = six(*addr));
             service.ingress.iter_mut().for_each(|ingress| ingress.addr = other(ingress.addr));
-            service.source_ranges.iter_mut().for_each(|range| *range = range_six(*range));
+            service.source_ranges.iter_mut().for_each(|range| *range = range_other(*range));
         }
         _ => {}
     }
     change
+}
+
+/// As [`other`].
+fn range_other(range: IpNet) -> IpNet {
+    match (range, other(range.network())) {
+        (IpNet::V6(range), IpAddr::V4(network)) if range.prefix_len() >= 96 => {
+            Ipv4Net::new_assert(network, range.prefix_len() - 96).into()
+        }
+        (range, _) => range_six(range),
+    }
 }
 
 pub(super) fn range_six(range: IpNet) -> IpNet {

@@ -203,6 +203,10 @@ node2 @visitor ext-ip:3868/sctp  ⇒ web1:3868! web2:3868!
 node1 client1  ext-ip:8089       ⇒ direct!
 node1 @visitor ext-ip:8089       ⇒ direct
 node1 client1  ext-ip:8088/udp   ⇒ direct!
+node1 client1  sticky-ip:53/udp  ⇒ web1:5353 web2:5353 web3:5353 sticky
+node2 web2     sticky-ip:53/udp  ⇒ web1:5353 web2:5353! web3:5353 sticky
+node3 @visitor sticky-ip:53/udp  ⇒ web1:5353! web2:5353! web3:5353! sticky
+node2 host     sticky-ip:53/udp  ⇒ web1:5353! web2:5353! web3:5353! sticky
 node1 client1  ext:8088          ⇒ web1:8080 web2:8080
 node1 @visitor ext:8088          ⇒ web1:8080! web2:8080!
 node2 @visitor node2:8088        ⇒ web1:8080! web2:8080!
@@ -285,6 +289,8 @@ node1 dns1     closed-ip:53/udp  ⇒ dns1:5353! web2:5353
 node2 @partner closed-ip:53/udp  ⇒ dropped
 node2 client2  closed-ip:53/udp  ⇒ dropped
 node3 host     closed-ip:53/udp  ⇒ dropped
+node3 @visitor closed-ip:53/udp  ⇒ dns1:5353! web2:5353!
+node3 @partner closed-ip:53/udp  ⇒ dropped
 node1 @partner node1:30084/udp   ⇒ dns1:5353! web2:5353!
 node2 client2  closed:53/udp     ⇒ dns1:5353 web2:5353
 node2 @visitor closed-ip:3868/sctp   ⇒ dns1:3868! web2:3868!

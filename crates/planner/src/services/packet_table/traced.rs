@@ -78,9 +78,9 @@ fn links(change: &Change) -> Vec<(IpAddr, NodeName, Link)> {
     pod.addrs.iter().map(|addr| (addr.0, node.clone(), link.clone())).collect()
 }
 
-/// Whether a trace can be asked for a row's packet: it is asked for ports, which a ping has none of.
+/// Whether a row's packet is one of a connection, which can be opened; else it is a ping.
 #[must_use]
-pub const fn is_asked(row: &Row) -> bool {
+pub const fn is_connection(row: &Row) -> bool {
     !row.packet.is_echo
 }
 
@@ -105,5 +105,8 @@ pub fn trace(cluster: &Cluster, row: &Row) -> Result<Trace, Unknown> {
         (_, Some(pod)) => Source::Pod(pod.clone()),
         (_, None) => Source::World(packet.src, row.node.into()),
     };
+    if packet.is_echo {
+        return cluster.ping(&from, packet.dst);
+    }
     cluster.trace(&from, Target { addr: packet.dst, protocol: packet.protocol, port: packet.dport })
 }

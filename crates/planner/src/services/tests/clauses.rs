@@ -3,13 +3,15 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use podnet_model::{
-    Change, Endpoint, EndpointSlice, NodeAddr, PodAddr, Protocol, Service, ServiceKey, SliceKey, endpoints::Hints,
-    service::ServiceKind,
+    Change, Endpoint, EndpointSlice, Family, NodeAddr, PodAddr, Protocol, Service, ServiceKey, SliceKey,
+    endpoints::Hints, service::ServiceKind,
 };
 
 use super::{
     super::{FrontendKind, NodePortAddresses, Services, ServicesConfig},
-    BackendAddress, Direction, Fate, Host, NodeRules, Packet, Tables, Verdict, host, on, packet_table, rules_after,
+    BackendAddress, Direction, Fate, Host, NodeRules, Packet, Tables, Verdict, holds, host, on,
+    packet_table::{self, configured, six},
+    rules_after,
 };
 
 fn service(name: &str) -> Service {
@@ -61,6 +63,31 @@ fn hints_are_nothing_to_a_policy_local_nor_where_all_endpoints_end() {
     assert_eq!(met(&rules, "node1", "client1", "local-ip"), addresses(["web3"]), "this node's pods go by hints");
     assert_eq!(met(&rules, "node1", "visitor", "local-ip"), addresses(["web1", "shop1"]));
     assert_eq!(met(&rules, "node1", "client1", "draining"), addresses(["web2"]));
+}
+
+/// `nodePortAddresses` and `masqueradeAll`, by the rows that are sent as packets too.
+#[test]
+fn every_packet_of_a_node_that_is_configured_otherwise_meets_its_fate() {
+    let versions = [
+        (packet_table::changes(), configured::config as fn(&str) -> _),
+        (six::changes(), configured::config_six as fn(&str) -> _),
+    ];
+    let rows = configured::rows();
+    let mut held = 0;
+    for (changes, config) in versions {
+        let mut node = NodeRules::new(config("node1"));
+        let (family, host) = {
+            let config = node.services.config();
+            (config.family, Host::new(config.node_addrs.iter().map(|addr| addr.0)))
+        };
+        let rules = rules_after(&mut node, &changes);
+        for row in rows.iter().filter(|row| Family::of(&row.packet.dst) == family) {
+            holds(&rules, row, &host);
+            held += 1;
+        }
+    }
+    assert_eq!(held, rows.len());
+    assert!(rows.len() > 30 && rows.iter().all(|row| row.node == "node1"));
 }
 
 /// `nodePortAddresses`.

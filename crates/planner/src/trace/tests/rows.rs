@@ -18,12 +18,11 @@ fn table(mode: Mode) -> Cluster {
     traced::cluster(Family::V4, mode)
 }
 
-/// The rows of a family whose packets have ports and whose sender is where the row has it.
+/// The rows of a family whose sender is where the row has it.
 fn rows_of(cluster: &Cluster, family: Family) -> Vec<Row> {
     let mut rows = if family == Family::V4 { packet_table::rows() } else { six::rows() };
-    rows.retain(|row| {
-        traced::is_asked(row) && (row.direction != Direction::FromPod || traced::is_from_pod(cluster, row))
-    });
+    rows.retain(|row| row.direction != Direction::FromPod || traced::is_from_pod(cluster, row));
+    assert!(rows.iter().any(|row| !traced::is_connection(row)), "no row is a ping");
     assert!(rows.len() > 250, "{} rows", rows.len());
     rows
 }
@@ -36,6 +35,14 @@ fn traced(cluster: &Cluster, row: &Row) -> Trace {
 fn fate(row: &Row, trace: &Trace) -> Option<Fate> {
     let here = |hop: &&Hop| hop.place.node().is_some_and(|node| node.as_str() == row.node);
     let elsewhere = |hop: &&Hop| matches!(hop.kind, Kind::Translated | Kind::Judged) && !here(hop);
+    let node = format!("node {}", row.node);
+    // By the node, or by whoever has the address.
+    let is_answered = |path: &Path| {
+        path.end.verdict == Verdict::Arrives && (path.end.why == node || path.destination.addr == row.packet.dst)
+    };
+    if row.packet.is_echo && trace.paths.iter().all(is_answered) {
+        return Some(Fate::Answered);
+    }
     let mut arrivals = BTreeMap::new();
     let mut shares = BTreeMap::new();
     for path in &trace.paths {

@@ -19,7 +19,10 @@ impl Cluster {
     pub(super) fn through(&self, planned: &Planned, direction: Direction, traveller: &Traveller) -> Vec<Path> {
         let target = traveller.target;
         let [services, border] = &planned.rules[Family::of(&target.addr)];
-        let packet = Packet::opening(traveller.source, target.addr, target.protocol, target.port);
+        let packet = match traveller.is_echo {
+            true => Packet::ping(traveller.source, target.addr),
+            false => Packet::opening(traveller.source, target.addr, target.protocol, target.port),
+        };
         let journey = walk_tables(&[services, border], &packet, direction, planned);
         let mut paths = Vec::new();
         for (outcome, share) in together(journey.outcomes) {
@@ -34,10 +37,15 @@ impl Cluster {
     fn after(&self, planned: &Planned, outcome: &Outcome, mut way: Traveller) -> Vec<Path> {
         let asked = FrontendKey { addr: way.target.addr, protocol: way.target.protocol, port: way.target.port };
         let serving = planned.services[Family::of(&asked.addr)].serving(&asked);
-        if outcome.translated || matches!(outcome.verdict, walk::Verdict::Rejected | walk::Verdict::Dropped) {
+        let is_served = outcome.translated && !way.is_echo;
+        if is_served || matches!(outcome.verdict, walk::Verdict::Rejected | walk::Verdict::Dropped) {
             way.hops.extend(to_socket(planned, &asked, serving, way.is_own));
         }
-        if outcome.translated {
+        if outcome.translated && way.is_echo {
+            way.hops.push(taken(planned, &way, outcome));
+            way.target.addr = outcome.destination.addr;
+        }
+        if is_served {
             way.hops.push(translated(planned, &asked, serving, outcome));
             // Who passes connections on sends packets of its own.
             way.is_own |= planned.facts.mode == Mode::Userspace;
@@ -56,6 +64,7 @@ impl Cluster {
                     Some(serving) => {
                         format!("service {} has no ready endpoint for its port {}", serving.service, asked.port)
                     }
+                    None if way.is_echo => format!("{} is a ClusterIP that nobody answers for", asked.addr),
                     None => format!("{} is a ClusterIP without port {}/{}", asked.addr, asked.port, asked.protocol),
                 };
                 vec![way.hop(judged(planned, outcome, serving, "refused at once")).ends(Verdict::Refused, why)]
@@ -138,6 +147,14 @@ fn translated(planned: &Planned, asked: &FrontendKey, serving: Option<&Serving>,
     let what = format!("destination {} becomes {to}", at(asked.addr, asked.port));
     let service = serving.map(|serving| objects::service(&serving.service));
     Hop::new(place(planned), Kind::Translated, what).by(rule).of(service).costing(cost)
+}
+
+/// A ClusterIP's echo request, which the node answers.
+fn taken(planned: &Planned, way: &Traveller, outcome: &Outcome) -> Hop {
+    let to = outcome.destination.addr;
+    let met = outcome.steps.iter().find(|step| step.comment == "pings of ClusterIPs");
+    let what = format!("destination {} becomes {to}: the node answers pings of ClusterIPs", way.target.addr);
+    Hop::new(place(planned), Kind::Translated, what).by(met.map(|met| nft(planned, met, true)).unwrap_or_default())
 }
 
 fn in_iptables(serving: &Serving, asked: &FrontendKey, to: BackendAddress) -> String {

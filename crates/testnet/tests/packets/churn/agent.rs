@@ -1,5 +1,5 @@
 //! Changes are put in force by the agent's own thread, as on a node: it takes what watches would tell it, and does all that it does besides.
-//! Halfway another agent takes its place.
+//! Halfway another agent takes its place, but in mode `userspace`.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -31,7 +31,7 @@ use podnet_kernel::{
 };
 use podnet_model::{Change, Dual, Family, Pool, ProxyConfig, proxy::Mode};
 use podnet_planner::{
-    ipvs::Scheduler,
+    ipvs::{Scheduler, difference},
     services::{
         ipvs::{Ipvs as Renderer, names},
         packet_table::NodeRules,
@@ -174,10 +174,12 @@ fn config(state: &Path) -> AgentConfig {
         node_local_dns_corefile: None,
         cluster_domain: "cluster.local".to_owned(),
         proxy_config: None,
+        proxy_program: None,
         flow_log: None,
         flow_collectors: CollectorSettings::default(),
         flows_between_pods: false,
         flow_pairs: 0,
+        flow_entries: 1024,
         flow_labels: Vec::new(),
         flow_api: None,
     }
@@ -246,6 +248,7 @@ struct Changed {
     cluster: Cluster,
 }
 
+/// Another agent takes the place of the first one where that can be without an end to connections.
 fn churn(tag: &str, state: &Path, mode: Mode, Size { services, rate }: Size) -> Changed {
     let (network, mut cluster) = (place(tag), Cluster::new(services));
     let started = Instant::now();
@@ -259,7 +262,8 @@ fn churn(tag: &str, state: &Path, mode: Mode, Size { services, rate }: Size) -> 
     let count = seconds(SECONDS) * rate;
     let mut start = Instant::now();
     for number in 0..count {
-        if number == count / 2 {
+        // Those that an agent passes on itself end with it.
+        if number == count / 2 && mode != Mode::Userspace {
             let ended = Instant::now();
             underway.settle_all(&agent, &mut account);
             agent.end();
@@ -336,6 +340,27 @@ pub(super) fn churn_in_chains(size: Size) {
     other.end();
 }
 
+/// With a program that passes on, and in the end all is led to it that an agent leads there which begins where nothing is.
+pub(super) fn churn_in_program(size: Size) {
+    let states = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let ways = |place: &Network| {
+        let ways = place.node.command("ip -4 route show table all proto 87");
+        ways.lines().map(|way| way.trim().to_owned()).collect::<BTreeSet<String>>()
+    };
+    let Changed { network, agent, cluster } = churn("program", states[0].path(), Mode::Userspace, size);
+    let there = ways(&network);
+    // It has a socket open for each port.
+    agent.end();
+    let fresh = place("begun");
+    let other = Agent::start(&fresh.node, states[1].path(), Mode::Userspace, &cluster);
+    let made = ways(&fresh);
+    let differing: Vec<_> = there.symmetric_difference(&made).take(5).collect();
+    assert!(differing.is_empty(), "{} ways instead of {}; {differing:?}", there.len(), made.len());
+    // To each address a way, and behind it one that tells that nobody serves.
+    assert_eq!(there.len(), cluster.ready.len() * 2);
+    other.end();
+}
+
 /// This machine's kernel may have no virtual servers.
 #[test]
 fn endpoints_of_virtual_servers_change_under_connections_in_the_virtual_machine() {
@@ -358,14 +383,21 @@ fn endpoints_of_virtual_servers_change_under_connections_in_the_virtual_machine(
 fn churned_virtual_servers() {
     // So small a machine tracks few thousands of connections.
     podnet_kernel::sysctl::set_here("net.netfilter.nf_conntrack_max", "200000").unwrap();
-    let state = tempfile::tempdir().unwrap();
-    let Changed { network, agent, cluster } = churn("servers", state.path(), Mode::Ipvs, FEW);
+    let states = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let Changed { network, agent, cluster } = churn("servers", states[0].path(), Mode::Ipvs, FEW);
+    let fresh = place("apart");
+    let other = Agent::start(&fresh.node, states[1].path(), Mode::Ipvs, &cluster);
     agent.end();
-    let mut ipvs = Ipvs::open(&network.node.netns, Family::V4).unwrap();
-    let mut there = ipvs.read(&names(Family::V4)).unwrap().servers;
-    // What has no weight only stays for the sake of its connections.
-    there.values_mut().for_each(|server| server.reals.retain(|_, weight| *weight > 0));
+    other.end();
+    let [there, made] = [&network, &fresh].map(|place| {
+        let mut state = Ipvs::open(&place.node.netns, Family::V4).unwrap().read(&names(Family::V4)).unwrap();
+        // What has no weight only stays for the sake of its connections.
+        state.servers.values_mut().for_each(|server| server.reals.retain(|_, weight| *weight > 0));
+        state
+    });
+    let differing: Vec<_> = difference(&made, &there).into_iter().take(5).collect();
+    assert!(there == made, "what a fresh start makes is reached by {differing:?}, and more");
     let mut rules = NodeRules::new(cluster::config());
     cluster.all().iter().for_each(|change| drop(rules.apply(change)));
-    assert_eq!(there, Renderer::new(&rules.services, Scheduler::RoundRobin).state().servers);
+    assert_eq!(there.servers, Renderer::new(&rules.services, Scheduler::RoundRobin).state().servers);
 }

@@ -48,6 +48,15 @@ pub(super) fn to_router(router: &mut RtSocket, name: &str, place: &Place, number
     }
 }
 
+/// Gives more addresses to what is joined to the router.
+pub(super) fn add_addrs(place: &Place, addrs: &[IpAddr]) {
+    let mut inside = RtSocket::open_in(&place.namespace.netns).unwrap();
+    let eth0 = link::index_of(&mut inside, "eth0").unwrap();
+    for own_addr in addrs {
+        addr::add(&mut inside, eth0, IpNet::from(*own_addr)).unwrap();
+    }
+}
+
 /// Joins a pod to its node.
 pub(super) fn to_node(node: &Place, name: &str, pod: &Place, number: u8) {
     let interface = PodInterface {

@@ -71,6 +71,22 @@ fn what_only_cluster_dns_can_do_is_refused() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
+#[test]
+fn proofs_of_any_upstream_can_be_used_with_trust_anchors_of_a_file() {
+    let (options, directory) = with("anchors", "");
+    let anchors = directory.join("anchors");
+    std::fs::write(&anchors, include_str!("../../../../../dns/testdata/p256.key")).unwrap();
+    let corefile = format!(
+        ".:53 {{\n forward . __PILLAR__UPSTREAM__SERVERS__ {{\n  nsec 500\n  trust_anchors {}\n }}\n}}\n",
+        anchors.display()
+    );
+    std::fs::write(directory.join("Corefile"), corefile).unwrap();
+    let config = config(&options, &told(0, 1).upstreams).unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    assert_eq!(config.blocks[0].forwards().map(|forward| forward.nsec).collect::<Vec<_>>(), [500]);
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
 #[tokio::test]
 async fn a_changed_corefile_is_taken_over_and_a_wrong_one_is_not() {
     let (options, directory) = with("changed", ".:53 {\n bogus\n}\n");

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 /// Who has which token: `here` and `elsewhere` are pods of a service account that may list nothing, `lister` may list the pods of `shop`, and
-/// capture one of them, `web`, and run programs in it. `watcher` may see what passes devices of nodes, and what their kernels have.
+/// capture one of them, `web`, and run programs in it. `watcher` may see what passes devices of nodes, and what their kernels have. `agent` is another
+/// node's, of node2.
 /// What is asked of a token that begins with `slow` is not answered while the gate is closed.
 #[derive(Debug)]
 pub(super) struct ApiServer {
@@ -49,6 +50,8 @@ impl ApiServer {
             "here" | "elsewhere" => json!({"authenticated": true, "user": {
                 "username": "system:serviceaccount:web:default",
                 "extra": {"authentication.kubernetes.io/pod-uid": [token]}}}),
+            "agent" => json!({"authenticated": true, "user": {"username": token,
+                "extra": {"authentication.kubernetes.io/node-name": ["node2"]}}}),
             "lister" | "watcher" => json!({"authenticated": true, "user": {"username": token}}),
             _ => json!({"authenticated": false}),
         }
@@ -69,7 +72,10 @@ impl ApiServer {
             .iter()
             .any(|(verb, subresource)| asked["verb"] == *verb && asked["subresource"] == *subresource);
         let of_nodes = spec["user"] == "watcher" && asked["resource"] == "nodes" && is_of_nodes;
+        let of_agents = spec["user"] == "agent"
+            && [&asked["verb"], &asked["resource"], &asked["subresource"], &asked["name"]]
+                == ["create", "nodes", "flows", "node1"];
         let of_pods = spec["user"] == "lister" && asked["namespace"] == "shop" && is_meant;
-        json!({"allowed": of_pods || of_nodes})
+        json!({"allowed": of_pods || of_nodes || of_agents})
     }
 }

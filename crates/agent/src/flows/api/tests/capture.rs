@@ -1,6 +1,7 @@
 //! Who captures packets of which pods, how many at once, and until when.
 
 use std::{
+    collections::HashSet,
     net::UdpSocket,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -38,6 +39,10 @@ impl Pods {
 impl Here for Pods {
     fn is_here(&self, uid: &str) -> bool {
         uid == "here"
+    }
+
+    fn uids(&self) -> HashSet<Arc<str>> {
+        HashSet::from(["here".into()])
     }
 
     fn is_held(&self, handle: &Handle) -> bool {

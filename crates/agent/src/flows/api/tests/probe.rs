@@ -26,7 +26,7 @@ fn inside(name: &str, interface: &str) -> String {
 
 fn send(from: Option<Captured>) -> String {
     let to = (Ipv4Addr::LOCALHOST, 7).into();
-    serde_json::to_string(&Request::Send(Dispatch { probe: PROBE, from, to })).unwrap()
+    serde_json::to_string(&Request::Send(Dispatch { probe: PROBE, from, to, size: None })).unwrap()
 }
 
 /// Lines of what is said.

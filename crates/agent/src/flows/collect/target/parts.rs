@@ -8,7 +8,7 @@ use super::{
 };
 
 /// What may stand behind `?`.
-const NAMES: [&str; 6] = ["credentials", "ca", "exchange", "region", "bytes", "seconds"];
+const NAMES: [&str; 7] = ["credentials", "ca", "exchange", "region", "bytes", "seconds", "compression"];
 /// The longest name of a topic (Kafka, `Topic.MAX_NAME_LENGTH`).
 const LONGEST_TOPIC: usize = 249;
 
@@ -133,9 +133,14 @@ impl Parts {
             return Err(format!("{topic} is no name of a topic: letters, digits, - _ . and 249 of them at most"));
         }
         let credentials = self.take("credentials");
+        let is_compressed = match self.take("compression").as_deref() {
+            None | Some("none") => false,
+            Some("gzip") => true,
+            Some(other) => return Err(format!("compression is gzip or none, and not {other}")),
+        };
         let authorities = if is_secure { self.take("ca") } else { None };
         self.nothing_is_left()?;
-        Ok(Kind::Kafka(Brokers { hosts, is_secure, authorities, topic, credentials }))
+        Ok(Kind::Kafka(Brokers { hosts, is_secure, authorities, topic, is_compressed, credentials }))
     }
 
     pub(super) fn otlp(self, scheme: &str) -> Result<Kind, String> {

@@ -42,13 +42,16 @@ fn a_target_is_read_with_the_ports_and_paths_that_are_usual() {
 
 #[test]
 fn brokers_of_kafka_have_commas_between_them() {
-    let brokers = |text| if let Kind::Kafka(brokers) = kind(text) { brokers } else { panic!("{text}") };
+    let brokers = |text: &str| if let Kind::Kafka(brokers) = kind(text) { brokers } else { panic!("{text}") };
     let plain = brokers("kafka://a,b:99,[::1]/flows?credentials=/c");
     assert_eq!(plain.hosts, [host("a", 9092), host("b", 99), host("::1", 9092)]);
     assert_eq!((plain.topic.as_str(), plain.credentials.as_deref(), plain.is_secure), ("flows", Some("/c"), false));
     let secure = brokers("kafka+tls://a?ca=/f");
     assert_eq!((secure.hosts, secure.topic.as_str()), (vec![host("a", 9093)], EXCHANGE));
     assert_eq!((secure.authorities.as_deref(), secure.is_secure), (Some("/f"), true));
+    for (behind, is_compressed) in [("", false), ("?compression=none", false), ("?compression=gzip", true)] {
+        assert_eq!(brokers(&format!("kafka://a{behind}")).is_compressed, is_compressed, "{behind}");
+    }
 }
 
 #[test]
@@ -89,6 +92,8 @@ fn what_is_wrong_with_a_target_is_named_and_no_password_is_told() {
         ("kafka://a,/flows", "no host"),
         ("kafka://a/flows/more", "flows/more is no name of a topic"),
         ("kafka://a?ca=/f", "ca is of no use"),
+        ("kafka://a?compression=zstd", "compression is gzip or none, and not zstd"),
+        ("amqp://a?compression=gzip", "compression is of no use"),
         ("parquet://host/directory", "three slashes"),
         ("parquet:///f?seconds=0", "seconds is a number from 1 to 3600, and not 0"),
         ("parquet:///f?bytes=10", "bytes is a number from 65536"),
@@ -111,7 +116,7 @@ fn a_kind_that_is_not_built_in_is_refused_by_the_feature_that_it_needs() {
     let families: &[Family] = &[("s3", "parquet", false), ("syslog", "syslog", true)];
     let refused = built_in("s3+https", families).unwrap_err();
     assert_eq!(refused, TargetError::Feature { family: "s3", feature: "parquet" });
-    assert!(refused.to_string().contains("--features parquet"));
+    assert!(refused.to_string().contains("WITH=podnet-cli/parquet"));
     assert_eq!(built_in("syslog+tls", families), Ok(()));
     // Of each kind something is known to say whether this program has it.
     for (text, feature, is_there) in [

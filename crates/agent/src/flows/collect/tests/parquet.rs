@@ -57,7 +57,10 @@ fn where_no_file_can_be_made_all_waits_until_one_can() {
     wait("both wait", || agent.metric("waiting_records") == 2);
     fs::remove_file(&path).unwrap();
     wait("both have come", || agent.metric("sent_records_total") == 2);
-    assert_eq!(files(&path), BTreeMap::from([(named(0), file(&[flow(0), flow(1)]).unwrap())]));
+    // What was tried again as the second one came is a file of its own.
+    let one_by_one = [0, 1].map(|number| (named(number), file(&[flow(number)]).unwrap()));
+    let together = [(named(0), file(&[flow(0), flow(1)]).unwrap())];
+    assert!([BTreeMap::from(one_by_one), BTreeMap::from(together)].contains(&files(&path)));
     agent.end();
 }
 

@@ -6,6 +6,7 @@ use podnet_flow::Direction;
 use podnet_kernel::tc::Dropped;
 
 use super::*;
+use crate::flows::senders::Loss;
 
 /// One pod's interface with its address, and how many packets to it its limit has dropped.
 struct Limited {
@@ -22,9 +23,10 @@ impl Holders for Limited {
         Some([(self.index, LinkName::from("pn0"))].into())
     }
 
-    fn dropped(&self) -> Option<Vec<Dropped>> {
+    fn dropped(&self) -> Option<Vec<Loss>> {
         let packets = self.packets.load(Ordering::Relaxed);
-        Some(vec![Dropped { device: self.index, direction: Direction::Ingress, packets }])
+        let dropped = Dropped { device: self.index, direction: Direction::Ingress, packets };
+        Some(vec![Loss { dropped, rate_of: None }])
     }
 }
 

@@ -14,10 +14,10 @@ fn what_lingers_for_a_service_goes_with_it_and_other_changes_are_no_reason_to_lo
         Box::new(Fake { lingers: Arc::clone(&lingers), done: Arc::clone(&done), ..Fake::beside(&kernel) })
     });
     let heard = || std::mem::take(&mut *done.lock().unwrap());
-    rules.replace(Mode::Ipvs, fakes, &mut datapath).unwrap();
+    rules.replace(Mode::Ipvs, fakes, &rules.held_beside(Mode::Ipvs), &mut datapath).unwrap();
     let back = Dual::from_fn(|family| mode::rules(Mode::Nftables, &rules.families[family].services));
     drop(heard());
-    rules.replace(Mode::Nftables, back, &mut datapath).unwrap();
+    rules.replace(Mode::Nftables, back, &Dual::default(), &mut datapath).unwrap();
     assert_eq!(heard(), ["gone beside 1", "keeps web beside 1", "gone beside 1", "keeps web beside 1"]);
 
     for change in [pool("four", Some("10.0.0.0/16")), service(Some("10.96.0.1"))] {
@@ -44,7 +44,7 @@ fn tables_that_cannot_be_taken_away_are_counted_until_that_is_told() {
     rules.left.add(Mode::Nftables, Box::new(Fake { stays: 2, ..Fake::beside(&kernel) }));
     rules.left.add(Mode::Iptables, Box::new(Fake { stays: 1, ..Fake::beside(&kernel) }));
     for refused in [1, 1, 0] {
-        rules.left.clear(Mode::Userspace, &|_| true, &mut kernel.clone());
+        rules.left.clear(&|_| true, &mut kernel.clone());
         assert_eq!(rules.left.take_tables_refused(), refused);
     }
 }

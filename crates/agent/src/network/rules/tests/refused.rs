@@ -11,11 +11,11 @@ fn what_another_mode_left_and_could_not_be_taken_away_is_tried_again_until_it_is
         let stays = if family == Family::V4 { 2 } else { 0 };
         Box::new(Fake { stays, done: Arc::clone(&done), ..Fake::beside(&kernel) })
     });
-    rules.replace(Mode::Iptables, fakes, &mut kernel.clone()).unwrap();
+    rules.replace(Mode::Iptables, fakes, &Dual::default(), &mut kernel.clone()).unwrap();
     let back = |rules: &ClusterRules| Dual::from_fn(|of| mode::rules(Mode::Nftables, &rules.families[of].services));
     let taken = || std::mem::take(&mut *done.lock().unwrap()).iter().filter(|what| what.starts_with("gone")).count();
     rules.mode = Mode::Iptables;
-    rules.replace(Mode::Nftables, back(&rules), &mut kernel.clone()).unwrap();
+    rules.replace(Mode::Nftables, back(&rules), &Dual::default(), &mut kernel.clone()).unwrap();
     rules.mode = Mode::Nftables;
     assert_eq!(taken(), 2, "one stays");
     rules.look(&mut kernel.clone()).unwrap();
@@ -41,13 +41,13 @@ fn rules_that_are_wanted_once_more_stay_though_they_could_not_be_taken_away() {
             Box::new(Fake { stays, done: Arc::clone(&done), ..Fake::beside(&kernel) })
         })
     };
-    rules.replace(Mode::Iptables, fakes(usize::MAX), &mut kernel.clone()).unwrap();
+    rules.replace(Mode::Iptables, fakes(usize::MAX), &Dual::default(), &mut kernel.clone()).unwrap();
     rules.mode = Mode::Iptables;
     let back = Dual::from_fn(|family| mode::rules(Mode::Nftables, &rules.families[family].services));
-    rules.replace(Mode::Nftables, back, &mut kernel.clone()).unwrap();
+    rules.replace(Mode::Nftables, back, &Dual::default(), &mut kernel.clone()).unwrap();
     rules.mode = Mode::Nftables;
     assert!(rules.due().is_some());
-    rules.replace(Mode::Iptables, fakes(0), &mut kernel.clone()).unwrap();
+    rules.replace(Mode::Iptables, fakes(0), &Dual::default(), &mut kernel.clone()).unwrap();
     rules.mode = Mode::Iptables;
     done.lock().unwrap().clear();
     rules.left.pass(std::time::Duration::from_secs(1000));
@@ -113,7 +113,7 @@ fn a_mode_that_waited_and_is_refused_then_is_tried_again_after_growing_pauses_an
     let mut rules = rules();
     rules.put(&mut kernel.clone()).unwrap();
     let fakes = Dual::from_fn(|_| -> Box<dyn ServiceRules> { Box::new(Fake::beside(&kernel)) });
-    rules.replace(Mode::Iptables, fakes, &mut kernel.clone()).unwrap();
+    rules.replace(Mode::Iptables, fakes, &Dual::default(), &mut kernel.clone()).unwrap();
     assert!(rules.waits() && rules.mode() == Mode::Nftables);
     let look = |rules: &mut ClusterRules| {
         rules.look(&mut kernel.clone()).unwrap();

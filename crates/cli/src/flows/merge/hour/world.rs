@@ -1,5 +1,6 @@
 //! Nodes whose kernels count, whose agents read that, and somebody who follows what these tell.
 
+mod logs;
 mod traffic;
 
 use std::{
@@ -16,6 +17,8 @@ use podnet_flow::{
 };
 use podnet_model::ServiceKey;
 use uuid::Uuid;
+
+use logs::Logs;
 
 use super::{
     DOWN, NODES, PODS, at,
@@ -56,7 +59,12 @@ struct Kernel {
 struct Stack {
     onward: HashMap<Key, Key>,
     origin: HashMap<Key, Key>,
+    /// When the last packet came of what is masqueraded.
+    passed: HashMap<Key, i64>,
 }
+
+/// Conntrack forgets datagrams that long after the last one.
+const FORGOTTEN: i64 = 30_000;
 
 impl Stack {
     fn translate(&mut self, begun: Key, seen: Key) {
@@ -64,6 +72,19 @@ impl Stack {
         if begun.source != seen.source {
             self.origin.insert(seen, begun);
         }
+    }
+
+    /// A packet of what may be masqueraded.
+    fn pass(&mut self, seen: Key, now: i64) {
+        if self.origin.contains_key(&seen) {
+            self.passed.insert(seen, now);
+        }
+    }
+
+    /// What is known of it at a time.
+    fn remembered(&mut self, key: &Key, now: i64) -> Option<Key> {
+        let is_there = |passed: &i64| key.transport != Transport::UDP || now - passed < FORGOTTEN;
+        if self.passed.get(key).is_none_or(is_there) { self.origin(key) } else { None }
     }
 }
 
@@ -99,6 +120,7 @@ pub(super) struct World {
     merge: Merge,
     held: Held,
     pub(super) told: Vec<Arc<Record>>,
+    pub(super) logs: Logs,
 }
 
 impl World {
@@ -122,6 +144,7 @@ impl World {
             merge: Merge::new((0..NODES).map(|node| format!("node{node}")).collect(), true),
             held: Held::default(),
             told: Vec::new(),
+            logs: Logs::new(at(0)),
         };
         for place in (0..NODES).flat_map(|node| (0..PODS).map(move |pod| (node, pod))) {
             world.stand(place);
@@ -204,8 +227,11 @@ impl World {
         let mut scene = Scene { now: at(self.now), names: &agent.names, translations: &mut self.stacks[node] };
         act(&mut self.kernels[node], aggregator, &mut scene, &mut told);
         agent.names.forget(at(self.now));
+        let (told, now): (Vec<_>, _) = (told.into_iter().map(Arc::new).collect(), (at(self.now), self.now));
+        self.logs.tell(node, &told, now);
+        self.logs.ask(node, &self.agents[node].names, &mut self.stacks, now);
         for record in told {
-            let heard = self.merge.hear(Heard::Item(Item::Flow(Arc::new(record))), at(self.now));
+            let heard = self.merge.hear(Heard::Item(Item::Flow(record)), at(self.now));
             self.held.add(heard, at(self.now));
         }
     }
@@ -236,7 +262,8 @@ impl World {
     pub(super) fn tell(&mut self) {
         let now = at(self.now);
         self.held.add(self.merge.overdue(now), now);
-        let told = self.merge.joined(self.held.due(now));
+        let due = self.held.due(now, |item| self.merge.hold(item));
+        let told = self.merge.joined(due);
         self.merge.forget(now);
         self.take(told);
     }
@@ -245,6 +272,7 @@ impl World {
     pub(super) fn finish(&mut self) {
         let told = self.merge.joined(std::mem::take(&mut self.held).all());
         self.take(told);
+        (0..NODES).for_each(|node| self.logs.end(node, (at(self.now), self.now), false));
     }
 
     fn take(&mut self, items: Vec<Item>) {
@@ -274,10 +302,12 @@ impl World {
                 self.read(node);
                 self.with(node, |_, aggregator, scene, told| aggregator.settle(true, scene, told));
                 self.agents[node].aggregator = None;
+                self.logs.end(node, (at(self.now), self.now), false);
                 self.after(DOWN, Event::Start(node));
             }
             Event::Start(node) => {
                 self.agents[node].aggregator = Some(Self::aggregator(node, self.now));
+                self.logs.begin(node, at(self.now));
                 let mut names = Self::fixed_names();
                 // As it was written down. Who is not there any more has its addresses no more.
                 names.restore(self.agents[node].names.tenancies());
@@ -292,6 +322,7 @@ impl World {
             Event::Lose(node) => {
                 self.agents[node].is_lost = true;
                 self.agents[node].aggregator = None;
+                self.logs.end(node, (at(self.now), self.now), true);
                 let heard = Heard::Lost { agent: format!("node{node}"), why: "gone".into() };
                 assert!(self.merge.hear(heard, at(self.now)).is_none());
             }

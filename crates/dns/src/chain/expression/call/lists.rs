@@ -9,6 +9,7 @@ use crate::chain::expression::{
 pub(super) fn call<'a>(function: OfList, values: &[Value<'a>]) -> Option<Value<'a>> {
     match (function, values) {
         (OfList::Len, [Value::Text(text)]) => i64::try_from(text.chars().count()).ok().map(Value::Int),
+        (OfList::Len, [Value::Map(map)]) => i64::try_from(map.len()).ok().map(Value::Int),
         (OfList::Len, [Value::List(list)]) => i64::try_from(list.len()).ok().map(Value::Int),
         (OfList::First, [Value::List(list)]) => Some(list.first().cloned().unwrap_or(Value::Nil)),
         (OfList::Last, [Value::List(list)]) => Some(list.last().cloned().unwrap_or(Value::Nil)),
@@ -20,6 +21,7 @@ pub(super) fn call<'a>(function: OfList, values: &[Value<'a>]) -> Option<Value<'
             let found = place(*index, list.len()).and_then(|index| list.get(index));
             Some(found.cloned().unwrap_or(Value::Nil))
         }
+        (OfList::Get, [map @ Value::Map(_), name]) => map.member(name),
         (OfList::Join, [Value::List(list)]) => join(list, ""),
         (OfList::Join, [Value::List(list), Value::Text(separator)]) => join(list, separator),
         (OfList::Sum, [Value::List(list)]) => sum(list),
@@ -115,6 +117,24 @@ fn sorted<'a>(list: &[Value<'a>]) -> Option<Vec<Value<'a>>> {
     }
     numbers.sort_by(|(one, _), (other, _)| one.total_cmp(other));
     Some(numbers.into_iter().map(|(_, value)| value).collect())
+}
+
+/// The elements in the order of what came of asking them, each of which is a number, or each a text.
+pub(in crate::chain::expression) fn sorted_by<'a>(
+    list: Vec<Value<'a>>,
+    asked: Vec<Value<'a>>,
+    backwards: bool,
+) -> Option<Vec<Value<'a>>> {
+    let texts = asked.iter().all(|value| matches!(value, Value::Text(_)));
+    if !texts && !asked.iter().all(|value| value.float().is_some_and(|number| !number.is_nan())) {
+        return None;
+    }
+    let mut pairs: Vec<(Value<'a>, Value<'a>)> = asked.into_iter().zip(list).collect();
+    pairs.sort_by(|(one, _), (other, _)| {
+        let order = one.order(other).unwrap_or(std::cmp::Ordering::Equal);
+        if backwards { order.reverse() } else { order }
+    });
+    Some(pairs.into_iter().map(|(_, element)| element).collect())
 }
 
 /// Puts the elements of lists within a list in their place; false: there are too many.

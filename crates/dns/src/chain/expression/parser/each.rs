@@ -1,6 +1,6 @@
 //! Calls that ask each element of a list: `any(list, # == 'a')`, `filter(list, {# > 1})`, `reduce(list, #acc + #)`.
 
-use super::{Argument, ExpressionError, Frame, Node, Parser, Type, Typed, error, functions};
+use super::{Argument, ExpressionError, Frame, Kind, Node, Parser, Type, Typed, error, functions};
 use crate::chain::expression::Each;
 
 impl Parser<'_> {
@@ -25,8 +25,10 @@ impl Parser<'_> {
         let list = list.value;
         let element = list.kind.element().unwrap_or(Type::ANY);
         let (predicate_at, predicate) = self.predicate(Frame { element, accumulates: false })?;
+        let each = if matches!(each, Each::Sort { .. }) { self.order()? } else { each };
         self.needs(")")?;
-        if each != Each::Map && !predicate.kind.fits(Type::BOOL) {
+        let is_free = matches!(each, Each::Map | Each::Group | Each::Sort { .. });
+        if !is_free && !predicate.kind.fits(Type::BOOL) {
             let reason = format!("{word}() asks what is true or false of each element, this is {}", predicate.kind);
             return error(predicate_at, reason);
         }
@@ -34,11 +36,27 @@ impl Parser<'_> {
             Each::All | Each::Any | Each::One | Each::None => Type::BOOL,
             Each::Count | Each::FindIndex | Each::FindLastIndex => Type::INT,
             Each::Find | Each::FindLast => element,
-            Each::Filter => element.listed(),
+            Each::Filter | Each::Sort { .. } => element.listed(),
+            Each::Group => Type::MAP,
             Each::Map => predicate.kind.listed(),
         };
         let below = list.deep.max(predicate.deep);
         Typed::over(at, Node::Each(each, Box::new(list.node), Box::new(predicate.node)), kind, below)
+    }
+
+    /// The order that `sortBy` may name behind what it asks.
+    fn order(&mut self) -> Result<Each, ExpressionError> {
+        if !self.sign(",") {
+            return Ok(Each::Sort { backwards: false });
+        }
+        let at = self.at();
+        let backwards = match self.peek().map(|token| &token.kind) {
+            Some(Kind::Text(order)) if order == "asc" => false,
+            Some(Kind::Text(order)) if order == "desc" => true,
+            _ => return error(at, "the order is 'asc' or 'desc'"),
+        };
+        self.next += 1;
+        Ok(Each::Sort { backwards })
     }
 
     /// What stands behind `reduce(`: a list, what is made of `#acc` and each element, and perhaps what `#acc` is at first.

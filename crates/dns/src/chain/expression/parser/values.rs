@@ -4,24 +4,35 @@ use super::{Argument, ExpressionError, Kind, Node, Parser, Token, Type, Typed, e
 use crate::chain::expression::Current;
 
 impl Parser<'_> {
-    /// The value, or what stands in brackets behind it: an element, or a part.
+    /// The value, or what stands behind it: a name in a map, or in brackets an element or a part.
     pub(super) fn parts(&mut self, mut value: Typed) -> Result<Typed, ExpressionError> {
+        let mut is_chain = false;
         loop {
             let at = self.at();
-            if !self.sign("[") {
-                return Ok(value);
+            let or_nil = self.sign("?.");
+            is_chain |= or_nil;
+            // Behind `?.` may stand a bracket, too.
+            if (or_nil && !self.is("[")) || self.sign(".") {
+                value = self.member(at, value, or_nil)?;
+                continue;
             }
-            let from = if self.is(":") { None } else { Some(self.place()?) };
+            if !self.sign("[") {
+                return match is_chain {
+                    true => Typed::over(at, Node::Chain(Box::new(value.node)), value.kind, value.deep),
+                    false => Ok(value),
+                };
+            }
+            let from = if self.is(":") { None } else { Some(self.place(value.kind)?) };
             let from = match from {
                 Some(place) if !self.is(":") => {
                     self.needs("]")?;
-                    value = element(at, value, place)?;
+                    value = element(at, value, place, or_nil)?;
                     continue;
                 }
                 from => from,
             };
             self.needs(":")?;
-            let to = if self.is("]") { None } else { Some(self.place()?) };
+            let to = if self.is("]") { None } else { Some(self.place(Type::ANY.listed())?) };
             self.needs("]")?;
             if !value.kind.fits(Type::TEXT) && value.kind.element().is_none() {
                 return error(at, format!("{} has no parts", value.kind));
@@ -32,12 +43,29 @@ impl Parser<'_> {
         }
     }
 
-    /// A whole number between brackets.
-    fn place(&mut self) -> Result<Typed, ExpressionError> {
+    /// A name in a map, behind a dot.
+    fn member(&mut self, at: usize, value: Typed, or_nil: bool) -> Result<Typed, ExpressionError> {
+        let Some(Token { kind: Kind::Word(name), .. }) = self.peek().cloned() else {
+            return error(self.at(), "behind a dot a name is missing");
+        };
+        self.next += 1;
+        if !value.kind.fits(Type::MAP) {
+            return error(at, format!("{} has nothing that is called {name:?}", value.kind));
+        }
+        let (value, name, below) = (Box::new(value.node), Box::new(Node::Text(name)), value.deep);
+        let node = if or_nil { Node::ElementOrNil(value, name) } else { Node::Element(value, name) };
+        Typed::over(at, node, Type::ANY, below)
+    }
+
+    /// What stands between brackets: a whole number, or of a map a name.
+    fn place(&mut self, of: Type) -> Result<Typed, ExpressionError> {
         let at = self.at();
         let place = self.whole()?;
-        if place.kind.fits(Type::INT) {
+        if place.kind.fits(Type::INT) || (of.fits(Type::MAP) && place.kind.fits(Type::TEXT)) {
             return Ok(place);
+        }
+        if of == Type::MAP {
+            return error(at, format!("a name in a map is a text, not {}", place.kind));
         }
         error(at, format!("a place in a list or text is a whole number, not {}", place.kind))
     }
@@ -63,7 +91,12 @@ impl Parser<'_> {
                 Ok(inner)
             }
             Kind::Sign("[") => self.list(token.at),
-            Kind::Sign("{") => error(token.at, "maps are not known here; braces hold what each element is asked"),
+            Kind::Sign("{") => self.map(token.at),
+            // Of the element that is asked, as `#.name`.
+            Kind::Sign(".") if !self.frames.is_empty() => {
+                self.next -= 1;
+                self.current("", token.at)
+            }
             kind => error(token.at, format!("here a value is missing, {} stands", told(&kind))),
         }
     }
@@ -88,6 +121,38 @@ impl Parser<'_> {
         let kind = kinds.reduce(|one, other| one?.joint(other?)).flatten().unwrap_or(Type::ANY);
         let nodes = values.into_iter().map(|argument| argument.value.node).collect();
         Typed::over(at, Node::List(nodes), kind.listed(), below)
+    }
+
+    /// Names and values, behind the brace.
+    fn map(&mut self, at: usize) -> Result<Typed, ExpressionError> {
+        let (mut entries, mut below) = (Vec::new(), 0);
+        while !self.sign("}") {
+            let at = self.at();
+            let name = match self.peek().map(|token| token.kind.clone()) {
+                Some(Kind::Word(name) | Kind::Text(name)) => Node::Text(name),
+                Some(Kind::Int(name)) => Node::Int(name),
+                // Its name is computed.
+                Some(Kind::Sign("(")) => {
+                    self.next += 1;
+                    let name = self.whole()?;
+                    if !self.is(")") || !name.kind.fits(Type::TEXT) {
+                        return error(at, "the name of something in a map is a text");
+                    }
+                    below = below.max(name.deep);
+                    name.node
+                }
+                _ => return error(at, "here the name of something in a map is missing"),
+            };
+            self.next += 1;
+            self.needs(":")?;
+            let value = self.whole()?;
+            below = below.max(value.deep);
+            entries.push((name, value.node));
+            if !self.is("}") {
+                self.needs(",")?;
+            }
+        }
+        Typed::over(at, Node::Map(entries), Type::MAP, below)
     }
 
     /// Values with commas between them, up to a sign.
@@ -131,8 +196,9 @@ impl Parser<'_> {
 }
 
 /// An element of a list.
-fn element(at: usize, value: Typed, place: Typed) -> Result<Typed, ExpressionError> {
-    let Some(kind) = value.kind.element() else {
+fn element(at: usize, value: Typed, place: Typed, or_nil: bool) -> Result<Typed, ExpressionError> {
+    let kind = if value.kind == Type::MAP { Some(Type::ANY) } else { value.kind.element() };
+    let Some(kind) = kind else {
         let reason = match value.kind {
             Type::TEXT => "a text has no elements; a part of it is written [0:1]".to_owned(),
             kind => format!("{kind} has no elements"),
@@ -140,5 +206,7 @@ fn element(at: usize, value: Typed, place: Typed) -> Result<Typed, ExpressionErr
         return error(at, reason);
     };
     let below = value.deep.max(place.deep);
-    Typed::over(at, Node::Element(Box::new(value.node), Box::new(place.node)), kind, below)
+    let (value, place) = (Box::new(value.node), Box::new(place.node));
+    let node = if or_nil { Node::ElementOrNil(value, place) } else { Node::Element(value, place) };
+    Typed::over(at, node, kind, below)
 }

@@ -105,6 +105,10 @@ impl World {
             return;
         }
         let is_new = line.packets == [0; 2];
+        if let Some((node, _)) = line.from.0.place() {
+            let seen = Key { source: line.seen_source(), destination: line.to.1, transport: line.transport };
+            self.stacks[node].pass(seen, self.now);
+        }
         let sides = [(line.from, line.addressed(), true), (line.to, line.seen_source(), false)];
         for ((who, own), peer, began) in sides {
             let Some(place) = who.place() else { continue };

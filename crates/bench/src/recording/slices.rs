@@ -1,0 +1,218 @@
+//! What recording costs traffic: with the programs at pods' interfaces and without them, in slices of a second one after the other.
+//!
+//! To begin and to end recording takes many seconds, and a machine is another one in a minute. So for a slice without it both nodes' agents, which would mend what
+//! was taken away and read what was counted, are stopped, and the programs taken away; then these are put back, over the same maps, and the agents go on: what
+//! they have to do with what was counted falls into slices with recording.
+
+use std::{fmt, thread, time::Duration};
+
+use podnet_kernel::{
+    fastpath::{self, Behind, FastPath},
+    flows::{self, Flows, Sizes},
+    link::{self, Link},
+    netlink::RtSocket,
+    netns::NetNs,
+};
+use podnet_testnet::Cluster;
+use rustix::process::Pid;
+use serde::Serialize;
+
+use super::{Follower, stopped::Stopped};
+use crate::{
+    Result,
+    services::{self, Figures},
+    traffic::{End, median},
+};
+
+/// Slices with and without recording, of each way: 40 s.
+const PAIRS: usize = 12;
+/// New pods come to the fast path in the agents' rounds.
+const SETTLING: Duration = Duration::from_secs(12);
+/// For agents to see to their programs, and for flows to prove themselves to these.
+const PROVING: Duration = Duration::from_millis(300);
+/// How long programs of the fast path work without anybody who cares for them.
+const LIFE: Duration = Duration::from_secs(60);
+
+/// Medians of all slices.
+#[derive(Serialize)]
+pub(super) struct Compared {
+    on: Figures,
+    off: Figures,
+    /// Of the pairs' own ratios, on by off.
+    ratios: Interval,
+}
+
+/// A median, and between which values that of many more would be, with 95 % certainty.
+#[derive(Serialize)]
+struct Interval {
+    median: Figures,
+    low: Figures,
+    high: Figures,
+}
+
+/// From a client to a pod of its node, and to one of another node.
+pub(super) fn measure(podnet: &str, cluster: &Cluster, ends: &[End]) -> Result<[Compared; 2]> {
+    let follower = Follower::start(podnet, None)?;
+    thread::sleep(SETTLING);
+    let nodes = [Node::open(cluster, "node1")?, Node::open(cluster, "node2")?];
+    let compared = [pairs(&nodes, &ends[0], &ends[1])?, pairs(&nodes, &ends[0], &ends[2])?];
+    follower.end()?;
+    Ok(compared)
+}
+
+fn pairs(nodes: &[Node], client: &End, server: &End) -> Result<Compared> {
+    // It warms up.
+    services::ask_client(client, server.addr)?;
+    let mut pairs = Vec::new();
+    for number in 0..PAIRS {
+        // Each is the first one every other time.
+        pairs.push(if number % 2 == 0 {
+            let on = with(nodes, client, server)?;
+            (on, without(nodes, client, server)?)
+        } else {
+            let off = without(nodes, client, server)?;
+            (with(nodes, client, server)?, off)
+        });
+    }
+    Ok(compare(&pairs))
+}
+
+fn with(nodes: &[Node], client: &End, server: &End) -> Result<Figures> {
+    slice(nodes, true, client, server)
+}
+
+fn without(nodes: &[Node], client: &End, server: &End) -> Result<Figures> {
+    let stopped: Vec<Stopped> = nodes.iter().map(|node| Stopped::stop(node.agent)).collect::<Result<_>>()?;
+    let figures =
+        nodes.iter().try_for_each(|node| node.count(false)).and_then(|()| slice(nodes, false, client, server));
+    // Before anybody sees that anything was missing, whatever became of it.
+    nodes.iter().try_for_each(|node| node.count(true))?;
+    drop(stopped);
+    figures
+}
+
+/// What passes in a slice, in which it is counted or not.
+fn slice(nodes: &[Node], counts: bool, client: &End, server: &End) -> Result<Figures> {
+    thread::sleep(PROVING);
+    let figures = services::ask_client(client, server.addr)?;
+    for node in nodes {
+        if node.counts()? != counts {
+            return Err("somebody else changes what counts at pods' interfaces".into());
+        }
+    }
+    Ok(figures)
+}
+
+fn compare(pairs: &[(Figures, Figures)]) -> Compared {
+    let (on, off): (Vec<Figures>, Vec<Figures>) = pairs.iter().copied().unzip();
+    let of_ratios = |which: fn([f64; 3]) -> f64| {
+        services::each(|of| which(interval(pairs.iter().map(|(on, off)| of(on) / of(off)).collect())))
+    };
+    let ratios = Interval {
+        median: of_ratios(|[median, ..]| median),
+        low: of_ratios(|[_, low, _]| low),
+        high: of_ratios(|[.., high]| high),
+    };
+    Compared { on: services::typical(&on), off: services::typical(&off), ratios }
+}
+
+/// The median, and an interval that has that of what all these were drawn from with 95 % certainty, however it is spread: each value is above it as
+/// often as a coin shows heads. To three digits.
+fn interval(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_unstable_by(f64::total_cmp);
+    let count = values.len() as f64;
+    // Of so many coins all but one in twenty throws show between these numbers of heads.
+    let below = (count / 2.0 - 0.98 * count.sqrt()).max(0.0) as usize;
+    let round = |value: f64| (value * 1000.0).round() / 1000.0;
+    let [low, high] = [values[below], values[values.len() - 1 - below]].map(round);
+    [median(values), low, high]
+}
+
+/// A node whose agent records, and what counts there, and what leads past the stack with it and without.
+struct Node {
+    agent: Pid,
+    netns: NetNs,
+    devices: Vec<(Link, Behind)>,
+    flows: Flows,
+    counting: FastPath,
+    plain: FastPath,
+}
+
+impl Node {
+    fn open(cluster: &Cluster, name: &str) -> Result<Self> {
+        let agent = Pid::from_raw(cluster.pid(&format!("{name}-agent"))).ok_or("an agent has no number")?;
+        let netns = NetNs::open(format!("/run/netns/podnet-{name}"))?;
+        let mut socket = RtSocket::open_in(&netns)?;
+        let mut devices = Vec::new();
+        for link in link::list(&mut socket)? {
+            if fastpath::is_attached(&mut socket, &link.name)? {
+                let behind = if link.kind.as_deref() == Some("veth") { Behind::Pod } else { Behind::Nodes };
+                devices.push((link, behind));
+            }
+        }
+        let pods: Vec<_> = Self::pods(&devices).map(|link| link.name.clone()).collect();
+        let flows = Flows::open(&mut socket, &pods, None, Sizes::default())?;
+        if !flows.goes_on() {
+            return Err(format!("nothing is counted on {name}").into());
+        }
+        let (counting, plain) = (flows.fast_path()?, FastPath::load()?);
+        Ok(Self { agent, netns, devices, flows, counting, plain })
+    }
+
+    fn pods(devices: &[(Link, Behind)]) -> impl Iterator<Item = &Link> {
+        devices.iter().filter(|(_, behind)| *behind == Behind::Pod).map(|(link, _)| link)
+    }
+
+    /// Counts from now on, or no more.
+    fn count(&self, counts: bool) -> Result<()> {
+        let mut socket = RtSocket::open_in(&self.netns)?;
+        let programs = if counts { &self.counting } else { &self.plain };
+        programs.live_for(LIFE)?;
+        for (link, behind) in &self.devices {
+            programs.attach(&mut socket, &link.name, *behind)?;
+        }
+        for link in Self::pods(&self.devices) {
+            match counts {
+                true => self.flows.attach(&mut socket, &link.name)?,
+                false => flows::detach(&mut socket, &link.name)?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Whether it counts at any pod's interface.
+    fn counts(&self) -> Result<bool> {
+        let mut socket = RtSocket::open_in(&self.netns)?;
+        for link in Self::pods(&self.devices) {
+            if flows::is_at(&mut socket, &link.name)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Compared {
+    pub(super) fn lines(&self, to: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { on, off, ratios: Interval { median, low, high } } = self;
+        writeln!(f, "recording on, {to:<22}{on}")?;
+        writeln!(f, "recording off, {to:<21}{off}")?;
+        writeln!(f, "ratio, median of slices, {to:<11}{median}")?;
+        writeln!(f, "  with 95 % certainty at least      {low}")?;
+        writeln!(f, "  and at most                       {high}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_values_the_nearer_are_both_ends_of_the_interval() {
+        let of = |count: usize| interval((0..count).map(|number| number as f64 / count as f64).rev().collect());
+        assert_eq!(interval(vec![0.97]), [0.97, 0.97, 0.97]);
+        assert_eq!(of(24), [0.5, 0.292, 0.667]);
+        let [median, low, high] = of(1000);
+        assert!(median == 0.5 && low > 0.46 && high < 0.54, "{low} {high}");
+    }
+}

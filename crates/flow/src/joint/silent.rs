@@ -1,0 +1,120 @@
+//! Flows from this node's pods to those of others that nothing came back of: these nodes are asked whether anything of them came there, before what became
+//! of them is told.
+
+use std::{collections::BTreeMap, mem::take, sync::Arc};
+
+use jiff::{SignedDuration, Timestamp};
+use podnet_model::NodeName;
+
+use super::{
+    others::{AGAIN, SILENT},
+    question::{Answer, Question, Sought},
+};
+use crate::{
+    entry::Way,
+    record::{AtDestination, Item, Record, Report, Reporter, Verdict},
+};
+
+/// So many wait at most: what is beyond is told as it is.
+const WAITING: usize = 4096;
+/// So long each: until what came to the other node is told there.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(6);
+
+#[derive(Debug)]
+struct Waiting {
+    since: Timestamp,
+    /// When it is asked next.
+    next: Timestamp,
+    record: Arc<Record>,
+    to: NodeName,
+}
+
+/// Those of one node.
+#[derive(Debug, Default)]
+pub(super) struct Silent {
+    waiting: BTreeMap<u64, Waiting>,
+    ready: Vec<Arc<Record>>,
+}
+
+impl Silent {
+    /// Takes in an item, by a number of its own. It comes back where nobody is asked.
+    pub(super) fn take_in(&mut self, number: u64, item: Item, node: &NodeName, now: Timestamp) -> Option<Item> {
+        let Item::Flow(record) = item else { return Some(item) };
+        let Some(to) = asked(&record, node).filter(|_| self.waiting.len() < WAITING) else {
+            return Some(Item::Flow(record));
+        };
+        self.waiting.insert(number, Waiting { since: now, next: Timestamp::MIN, record, to });
+        None
+    }
+
+    /// What is to be asked now, beside what else is: of each node no more than `most` in all.
+    pub(super) fn questions(
+        &mut self,
+        questions: &mut BTreeMap<NodeName, Vec<(u64, Question)>>,
+        now: Timestamp,
+        most: usize,
+    ) {
+        for (number, waiting) in self.waiting.iter_mut().filter(|(_, waiting)| waiting.next <= now) {
+            let Some(sought) = sought(&waiting.record) else { continue };
+            let of_node = questions.entry(waiting.to.clone()).or_default();
+            if of_node.len() < most {
+                of_node.push((*number, Question::Came(sought)));
+                waiting.next = now.saturating_add(SILENT).unwrap_or(now);
+            }
+        }
+    }
+
+    /// What a node answered to one of them.
+    pub(super) fn answered(&mut self, number: u64, from: &NodeName, answer: &Answer, now: Timestamp) {
+        let Some(waiting) = self.waiting.get_mut(&number).filter(|waiting| waiting.to == *from) else { return };
+        match answer {
+            Answer::Later => waiting.next = now.saturating_add(AGAIN).unwrap_or(now),
+            Answer::Never => {
+                let record = Arc::make_mut(&mut waiting.record);
+                record.verdict = Verdict::Dropped;
+                // Between the two nodes: it did not come to the other one's pod.
+                let (sent, received) = (Way::default(), Way::default());
+                record.destination_counts = Some(Box::new(AtDestination { node: from.clone(), sent, received }));
+                self.release(number);
+            }
+            _ => self.release(number),
+        }
+    }
+
+    /// That nobody answers to these.
+    pub(super) fn unanswered(&mut self, numbers: &[u64]) {
+        numbers.iter().for_each(|number| self.release(*number));
+    }
+
+    fn release(&mut self, number: u64) {
+        self.ready.extend(self.waiting.remove(&number).map(|waiting| waiting.record));
+    }
+
+    /// What is known of by now, and what was waited for in vain; the last time, all.
+    pub(super) fn due(&mut self, now: Timestamp, is_last: bool) -> Vec<Arc<Record>> {
+        let is_due = |waiting: &Waiting| is_last || now.duration_since(waiting.since) >= PATIENCE;
+        let due: Vec<u64> =
+            self.waiting.iter().filter(|(_, waiting)| is_due(waiting)).map(|(number, _)| *number).collect();
+        self.unanswered(&due);
+        take(&mut self.ready)
+    }
+}
+
+/// The node to ask: that of the pod that nothing came back from, where nothing tells why.
+fn asked(record: &Record, node: &NodeName) -> Option<NodeName> {
+    let is_silent = record.report == Report::End
+        && record.reporter == Reporter::Source
+        && record.sent.packets > 0
+        && record.received.packets == 0
+        && record.cause.is_none()
+        && matches!(record.verdict, Verdict::Forwarded | Verdict::Unanswered);
+    let pod = record.destination.pod.as_ref().filter(|pod| is_silent && pod.node != *node)?;
+    Some(pod.node.clone())
+}
+
+fn sought(record: &Record) -> Option<Sought> {
+    let key = record.seen_key().unwrap_or_else(|| record.key());
+    let pod = record.destination.pod.as_ref()?.uid.clone();
+    let (start, end) = (record.start, record.end);
+    Some(Sought { source: key.source, destination: key.destination, protocol: key.transport, pod, start, end })
+}
