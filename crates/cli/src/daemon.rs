@@ -83,7 +83,7 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
     heap::share_one();
     let underlay = underlay(&options)?;
     let flow_api = flow_api(&options);
-    let proxy_program = Some(proxy_program(&options)?);
+    let proxy_program = Some(proxy_program(&options));
     let config = AgentConfig {
         node: options.name.into(),
         kubeconfig: options.kubeconfig,
@@ -127,17 +127,18 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
 }
 
 /// In a cgroup beside the agent's, where that has one of its own: the agent is found by its cgroup, and is the one process in it.
-fn proxy_program(options: &AgentOptions) -> Result<Launch, Failure> {
+fn proxy_program(options: &AgentOptions) -> Launch {
     let beside = |path: &PathBuf| {
         let mut name = path.file_name()?.to_owned();
         name.push("-proxy");
         Some(path.with_file_name(name))
     };
-    Ok(Launch {
-        binary: own_binary()?,
+    Launch {
+        // What this process runs, also when another version has taken the file's place: that one would not be understood.
+        binary: PathBuf::from("/proc/self/exe"),
         socket: options.state_dir.join("proxy.sock"),
         cgroup: options.placement.cgroup.as_ref().and_then(beside),
-    })
+    }
 }
 
 pub(crate) fn proxy(options: &ProxyOptions) -> Result<(), Failure> {
@@ -258,7 +259,9 @@ fn keep_files_private() {
 fn log() {
     let filter =
         tracing_subscriber::EnvFilter::try_from_env("PODNET_LOG").unwrap_or_else(|_| "info,kube_client=off".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false).init();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false);
+    // Who reads this may be gone, and standard error with it: to say so there would be a panic, and the end of all that is served.
+    subscriber.log_internal_errors(false).init();
 }
 
 fn run(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
@@ -310,7 +313,7 @@ mod tests {
             let Command::Agent(options) = Arguments::parse_from(line.split_whitespace()).command else {
                 panic!("not an agent")
             };
-            proxy_program(&options).map_err(|failure| failure.to_string()).unwrap()
+            proxy_program(&options)
         };
         let own = launch("--cgroup podnet/system/node1-agent");
         assert_eq!(own.cgroup, Some(PathBuf::from("podnet/system/node1-agent-proxy")));

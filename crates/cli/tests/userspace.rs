@@ -4,7 +4,14 @@
 #[path = "shared/serving.rs"]
 mod serving;
 
-use std::{collections::BTreeSet, os::unix::net::UnixStream, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io::Read,
+    os::unix::net::UnixStream,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use podnet_kernel::{cgroup::Cgroup, netns::NetNs};
 use podnet_testnet::{Cluster, eventually};
@@ -36,6 +43,9 @@ fn services_are_passed_on_by_a_program_that_outlives_the_agent_while_the_configu
     let mut within = Lasting::begin(&cluster, 5202);
     let passes_on = programs("node1");
     assert_eq!(passes_on.len(), 1);
+    let of_process = |what: &str| std::fs::read_to_string(format!("/proc/{}/{what}", passes_on[0])).unwrap();
+    assert!(of_process("cmdline").starts_with("podnet\0proxy\0"), "{:?}", of_process("cmdline"));
+    assert_eq!(of_process("comm"), "podnet\n");
     let agent = cluster.pid("node1-agent").to_string();
     assert!(Command::new("kill").args(["-9", &agent]).status().unwrap().success());
     // Another one is there.
@@ -72,14 +82,36 @@ fn services_are_passed_on_by_a_program_that_outlives_the_agent_while_the_configu
 #[test]
 fn a_program_that_passes_on_connections_ends_with_its_agents_directory() {
     let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("proxy.sock");
-    let mut command = Command::new(PODNET);
-    command.arg("proxy").arg("--socket").arg(&socket);
-    let mut program = NetNs::with_scratch(|| command.spawn()).unwrap().unwrap();
-    drop(eventually("it listens", SOON, || UnixStream::connect(&socket)));
+    let mut program = program_in(directory.path());
     drop(directory);
     let how = eventually("it ends", SOON, || program.try_wait().unwrap().ok_or("it runs"));
     assert!(how.success(), "{how}");
+    let mut said = String::new();
+    program.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    // It would end without an agent, too.
+    assert!(said.contains("the agent's directory is gone"), "{said}");
+}
+
+#[test]
+fn a_program_that_passes_on_connections_goes_on_where_nobody_reads_what_it_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut program = program_in(directory.path());
+    drop((program.stdout.take(), program.stderr.take()));
+    drop(directory);
+    // It says that it does.
+    let how = eventually("it ends", SOON, || program.try_wait().unwrap().ok_or("it runs"));
+    assert!(how.success(), "{how}");
+}
+
+/// A program in a namespace of its own that listens to an agent of this directory.
+fn program_in(directory: &Path) -> Child {
+    let socket = directory.join("proxy.sock");
+    let mut command = Command::new(PODNET);
+    command.arg("proxy").arg("--socket").arg(&socket).env_remove("PODNET_LOG");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let program = NetNs::with_scratch(|| command.spawn()).unwrap().unwrap();
+    drop(eventually("it listens", SOON, || UnixStream::connect(&socket)));
+    program
 }
 
 /// The processes that pass on connections of a node.

@@ -74,6 +74,10 @@ impl ClusterRules {
                 self.left.add(mode, rules);
             });
         }
+        if self.mode == Mode::Ipvs && self.waits() {
+            // It waits for a program that outlived its agent, of which these rules have not heard.
+            self.left.outlived(Mode::Userspace);
+        }
     }
 
     /// The mode that Services are served in; rules of another one stand for the rules of one that has to wait.

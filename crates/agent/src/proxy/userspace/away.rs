@@ -8,6 +8,7 @@ use std::{
     error::Error,
     io,
     net::IpAddr,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -25,7 +26,7 @@ use tracing::{info, warn};
 
 use error::AwayError;
 pub(super) use link::Link;
-use link::is_nobody;
+use link::{is_gone, is_nobody};
 
 use super::{
     program::Remains,
@@ -40,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const BIRTH: Duration = Duration::from_secs(10);
 /// How often that is tried meanwhile.
 const TRY: Duration = Duration::from_millis(5);
+/// In which time one that was about to end has ended.
+const END: Duration = Duration::from_millis(50);
 
 static LAUNCH: OnceLock<Launch> = OnceLock::new();
 /// An agent's Services are, or were, served by such a program.
@@ -48,7 +51,7 @@ static IS_APART: AtomicBool = AtomicBool::new(false);
 /// How the program is started that passes on connections to Services, and where it is found.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// podnet, which has the program as a subcommand (`proxy`).
+    /// podnet of this very version, which has the program as a subcommand (`proxy`).
     pub binary: PathBuf,
     /// Where it listens to its agent.
     pub socket: PathBuf,
@@ -105,7 +108,16 @@ impl Away {
     /// Connects to the living program; none where there is none. One of another version closes what listens, and goes with its connections.
     fn find(&mut self) -> Result<Option<&Link>, AwayError> {
         if self.link.is_none() {
-            match Link::open(&self.launch.socket, self.purpose(), PATIENCE) {
+            let open = || Link::open(&self.launch.socket, self.purpose(), PATIENCE);
+            let opened = match open() {
+                // Either nobody is there then, or the next one.
+                Err(error) if is_gone(&error) => {
+                    thread::sleep(END);
+                    open()
+                }
+                opened => opened,
+            };
+            match opened {
                 Ok(link) if link.is_own_version() => {
                     IS_APART.store(true, Ordering::Relaxed);
                     self.link = Some(link);
@@ -138,11 +150,7 @@ impl Away {
                 Ok(reply) => return Ok(Some(reply)),
                 Err(error) => {
                     self.link = None;
-                    let is_gone = matches!(
-                        error.kind(),
-                        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                    );
-                    if is_again || !is_gone {
+                    if is_again || !is_gone(&error) {
                         return Err(self.lost(error));
                     }
                 }
@@ -178,11 +186,12 @@ impl Away {
     /// Starts a program, and connects to it.
     fn start(&mut self, netns: &NetNs) -> Result<(), AwayError> {
         let Launch { binary, socket, cgroup } = &self.launch;
-        let failed = |source| AwayError::Start { binary: binary.clone(), source };
+        let failed = |source| AwayError::Start { source };
         // Files that this process was given by its parent are not for one that outlives it.
         let _ = keep_descriptors();
         let mut command = Command::new(binary);
-        command.arg("proxy").arg("--socket").arg(socket);
+        // Its path may say nothing of what it is.
+        command.arg0("podnet").arg("proxy").arg("--socket").arg(socket);
         if let Some(cgroup) = cgroup {
             command.arg("--cgroup").arg(cgroup);
         }
@@ -195,7 +204,7 @@ impl Away {
                 Ok(link) if link.is_own_version() => break Ok(link),
                 // The one before has the path still.
                 Ok(_) => {}
-                Err(error) if is_nobody(&error) => {}
+                Err(error) if is_nobody(&error) || is_gone(&error) => {}
                 Err(error) => break Err(self.lost(error)),
             }
             if let Some(how) = child.try_wait().map_err(failed)? {
@@ -238,6 +247,8 @@ impl Server for Away {
         };
         self.take(reply)?;
         self.serves = true;
+        // What leads there from now on is this one's.
+        self.made_way = false;
         Ok(())
     }
 

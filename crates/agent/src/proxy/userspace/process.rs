@@ -68,6 +68,8 @@ pub enum ProcessError {
 pub fn serve(socket: &Path) -> Result<(), ProcessError> {
     // What ends the agent's session, or comes from its terminal, is not meant.
     let _ = rustix::process::setsid();
+    // The agent starts it by a path that says nothing.
+    let _ = rustix::thread::set_name(c"podnet");
     if let Err(error) = podnet_kernel::descriptors::raise_limit() {
         warn!(%error, "no more files may be open than the process began with");
     }

@@ -24,7 +24,8 @@ use podnet_planner::{
 use tokio::{runtime::Runtime, time::sleep};
 use tracing::{info, warn};
 
-pub(super) use life::{Held, Life, Stay};
+use life::Living;
+pub(super) use life::{Held, Life, Stay, is_any};
 pub use life::{Remaining, Remains};
 
 use super::{
@@ -56,6 +57,8 @@ struct Shared {
     room: Arc<Room>,
     /// How many connections there are at each address, with those that wait for room.
     held: Mutex<BTreeMap<IpAddr, usize>>,
+    /// The last field: the others take away what they made before it goes.
+    _living: Living,
 }
 
 #[derive(Debug)]
@@ -74,11 +77,6 @@ static PROGRAMS: Mutex<Vec<(u64, Family, Weak<Shared>)>> = Mutex::new(Vec::new()
 /// Whether connections of a program that was left are not over yet: what leads to it stays with them.
 pub(super) fn is_left(netns: &NetNs, family: Family) -> bool {
     netns.inode().is_ok_and(|inode| running(inode, family).is_some())
-}
-
-/// Whether there is any program, be it one that was left.
-pub(super) fn is_any() -> bool {
-    PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|(.., shared)| shared.strong_count() > 0)
 }
 
 fn running(inode: u64, family: Family) -> Option<Arc<Shared>> {
@@ -111,6 +109,7 @@ impl Program {
             memories: Memories::default(),
             room: Room::of_process(),
             held: Mutex::default(),
+            _living: Living::new(),
         });
         PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner).push((inode, family, Arc::downgrade(&shared)));
         info!(?family, "Services are passed on by this process");

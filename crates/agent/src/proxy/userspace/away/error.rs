@@ -9,8 +9,8 @@ use crate::proxy::mode::RulesError;
 /// Why a program does not do what it is told.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AwayError {
-    #[error("cannot start the program that passes on connections to Services ({} proxy)", binary.display())]
-    Start { binary: PathBuf, source: io::Error },
+    #[error("cannot start the program that passes on connections to Services (podnet proxy)")]
+    Start { source: io::Error },
     #[error("the program that passes on connections to Services cannot be started in the node's network namespace")]
     Namespace(#[from] NetNsError),
     #[error("the program that passes on connections to Services ended as it began ({how}); its log says why")]

@@ -4,7 +4,10 @@ use std::{
     collections::BTreeSet,
     error::Error,
     net::IpAddr,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use podnet_planner::{ruleset::FrontendKey, services::userspace::Led};
@@ -15,6 +18,32 @@ use super::{
     super::room::{Connected, Room},
     Shared,
 };
+
+/// How many programs of this process there are.
+static LIVING: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether there is any program, be it one that was left, or whose way is being taken away.
+pub(in crate::proxy::userspace) fn is_any() -> bool {
+    LIVING.load(Ordering::Acquire) > 0
+}
+
+/// Counts a program until it has taken away all that it made, which it begins with when nobody has it any more: the process is not to end
+/// in between.
+#[derive(Debug)]
+pub(super) struct Living;
+
+impl Living {
+    pub(super) fn new() -> Self {
+        LIVING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        LIVING.fetch_sub(1, Ordering::Release);
+    }
+}
 
 /// What of a program that was left keeps another mode away, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,9 @@
 //! A program that outlives its agents. It is in this process, and all that is said goes through its socket.
 
-use std::{os::unix::net::UnixStream, path::Path};
+use std::{
+    os::unix::net::{UnixListener, UnixStream},
+    path::Path,
+};
 
 use podnet_flow::{Key, Transport};
 
@@ -9,7 +12,7 @@ use crate::proxy::userspace::{
     away::{Away, Launch, Link},
     passed::{Passed, Since},
     process::{self, Served},
-    wire::{self, Purpose, Reply, Request},
+    wire::{self, Purpose, Reply, Request, State},
 };
 
 /// A socket at which a program listens in the scene's namespace.
@@ -20,11 +23,16 @@ fn living(scene: &Scene) -> (tempfile::TempDir, PathBuf) {
     (directory, socket)
 }
 
-/// Another agent takes the place of the scene's. It can start no program.
-fn another_agent(scene: &mut Scene, socket: &Path) {
+/// What an agent knows of a program. It can start none.
+fn away(socket: &Path) -> Away {
     let launch = Launch { binary: "/nonexistent/podnet".into(), socket: socket.to_path_buf(), cgroup: None };
+    Away::new(launch, Family::V4)
+}
+
+/// Another agent takes the place of the scene's.
+fn another_agent(scene: &mut Scene, socket: &Path) {
     scene.rules = InUserspace::new(&scene.services);
-    scene.rules.server = Box::new(Away::new(launch, Family::V4));
+    scene.rules.server = Box::new(away(socket));
 }
 
 #[test]
@@ -202,6 +210,59 @@ fn a_program_that_cannot_be_started_is_told_by_name() {
     let directory = tempfile::tempdir().unwrap();
     another_agent(&mut scene, &directory.path().join("proxy.sock"));
     let error = scene.rules.put(&scene.services, &mut scene.datapath).unwrap_err();
-    assert!(error.to_string().contains("/nonexistent/podnet proxy"), "{error}");
+    assert!(error.to_string().contains("(podnet proxy)"), "{error}");
     assert!(!scene.rules.in_force());
+}
+
+#[test]
+fn what_leads_to_a_program_goes_after_it_also_where_another_version_made_way_for_it() {
+    let mut scene = Scene::new("tidied");
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("proxy.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let other = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let said = || wire::receive::<Request>(&stream).unwrap();
+        said();
+        wire::send(&stream, &Reply::Here { version: "0 of podnet".to_owned() }).unwrap();
+        assert_eq!(said(), Some(Request::Retire));
+        wire::send(&stream, &Reply::Done(State::default())).unwrap();
+    });
+    another_agent(&mut scene, &socket);
+    scene.rules.recall();
+    other.join().unwrap();
+    process::listen(&socket, &Arc::new(Served::new(scene.netns.clone()))).unwrap();
+    let backend = Backend::new(&scene, "10.0.0.1");
+    scene.serve(&[backend.at]);
+    assert!(scene.left().contains(SERVICE));
+
+    // It hears this agent no more, and the next time nobody is there.
+    Link::open(&socket, Purpose::ServeV4, PATIENCE).unwrap().ask(&Request::Remaining).unwrap();
+    drop(directory);
+    scene.rules.take_away(&mut scene.datapath).unwrap();
+    assert_eq!(scene.left(), "");
+}
+
+#[test]
+fn a_program_that_ends_as_it_is_connected_to_is_nobody_and_one_that_hangs_up_again_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let ends = directory.path().join("ends.sock");
+    let listener = UnixListener::bind(&ends).unwrap();
+    let ending = thread::spawn(move || {
+        let taken = listener.accept().unwrap();
+        drop(listener);
+        drop(taken);
+    });
+    let mut agent = away(&ends);
+    agent.recall();
+    assert_eq!(agent.remains(), None);
+    ending.join().unwrap();
+
+    let hangs_up = directory.path().join("hangs-up.sock");
+    let listener = UnixListener::bind(&hangs_up).unwrap();
+    let hanging_up = thread::spawn(move || listener.incoming().take(2).for_each(|taken| drop(taken.unwrap())));
+    let mut agent = away(&hangs_up);
+    agent.recall();
+    assert!(agent.remains().is_some_and(|remains| remains.listens));
+    hanging_up.join().unwrap();
 }
