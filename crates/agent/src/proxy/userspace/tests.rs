@@ -5,7 +5,6 @@ use std::{
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::PathBuf,
     process::Command,
-    sync::Arc,
     thread,
 };
 
@@ -16,19 +15,14 @@ use podnet_model::{
     endpoints::EndpointPort,
     service::{Port, ServiceKind},
 };
-use podnet_planner::{
-    ruleset::FrontendKey,
-    services::{ServicesConfig, userspace::Guard},
-};
+use podnet_planner::services::ServicesConfig;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::{
-    front::{Front, Insiders},
-    *,
-};
+use super::*;
 
 mod known;
 mod outlived;
+mod waiting;
 
 /// The node, and its pods.
 const NODE: &str = "192.0.2.1";
@@ -441,61 +435,6 @@ fn an_external_address_is_served_whether_the_node_has_it_or_not() {
         echo(&mut scene.connect(EXTERNAL, 53).unwrap(), &mut backend.accept());
         assert_eq!(scene.command("ip rule").contains("dport 53"), flags.is_none(), "{change}");
     }
-}
-
-#[test]
-fn who_waits_to_be_taken_is_passed_on_when_a_socket_is_closed() {
-    let mut scene = Scene::new("queue");
-    let backend = Backend::new(&scene, "10.0.0.1");
-    scene.serve(&[backend.at]);
-    // The one that serves.
-    let program = program::Program::start(&scene.netns, Family::V4).unwrap();
-    let (life, runtime) = program.life();
-    let key = FrontendKey { addr: NODE.parse().unwrap(), protocol: Protocol::Tcp, port: 7 };
-    let serving = scene.services.frontends().find(|(key, _)| key.protocol == Protocol::Tcp).unwrap().1.clone();
-    let everybody = Guard::Only { inside: false, sources: None };
-    let front = Arc::new(Front::new(key, everybody, Arc::new(serving), Insiders::default()));
-    let listener = scene.netns.run(|| TcpListener::bind((NODE, 7))).unwrap().unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let _entered = runtime.enter();
-    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-    let mut clients = [(); 3].map(|()| scene.connect(NODE, 7).unwrap());
-    tcp::take_all(&listener, &front, &life, &runtime);
-    drop(listener);
-    assert_eq!(scene.connect(NODE, 7).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
-    for client in &mut clients {
-        client.write_all(b"here").unwrap();
-    }
-    for _ in 0..3 {
-        let mut heard = [0; 4];
-        backend.accept().read_exact(&mut heard).unwrap();
-        assert_eq!(&heard, b"here");
-    }
-}
-
-#[test]
-fn what_is_taken_is_counted_before_it_has_its_turn() {
-    let mut scene = Scene::new("turn");
-    scene.serve(&[]);
-    let program = program::Program::start(&scene.netns, Family::V4).unwrap();
-    let (life, _) = program.life();
-    let key = FrontendKey { addr: NODE.parse().unwrap(), protocol: Protocol::Tcp, port: 7 };
-    let serving = scene.services.frontends().find(|(key, _)| key.protocol == Protocol::Tcp).unwrap().1.clone();
-    let everybody = Guard::Only { inside: false, sources: None };
-    let front = Arc::new(Front::new(key, everybody, Arc::new(serving), Insiders::default()));
-    let listener = scene.netns.run(|| TcpListener::bind((NODE, 7))).unwrap().unwrap();
-    listener.set_nonblocking(true).unwrap();
-    // Nobody runs what it is given.
-    let idle = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let entered = idle.enter();
-    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-    drop(entered);
-    let client = scene.connect(NODE, 7).unwrap();
-    tcp::take_all(&listener, &front, &life, idle.handle());
-    let remaining = program.close();
-    assert_eq!(remaining.remains().unwrap(), program::Remains { listens: false, held: [key.addr].into() });
-    drop((listener, idle, client));
-    assert_eq!(remaining.remains().unwrap().held, BTreeSet::new(), "it is over");
 }
 
 #[test]

@@ -23,11 +23,7 @@ fn what_was_masqueraded_and_is_forgotten_by_then_is_waited_for() {
         assert!(agents[1].told.is_empty());
         let mut own = sent(1, 40000, 0);
         (own.protocol, own.seen_as) = (Transport::UDP, Some(addr("172.16.0.1:4000")));
-        agents[0].hears(vec![own], 61_500);
-        ask(&mut agents, 62_100);
-        agents.iter_mut().for_each(|agent| agent.hears(Vec::new(), 62_200));
-        assert_eq!(seen(&agents[0].told), [(1, Report::End, Reporter::Both, Some(4))]);
-        assert!(agents[1].told.is_empty() && agents[1].counted.is_empty());
+        is_told_by_the_source(&mut agents, own);
     }
     // Where nothing comes of it, it is told all the same.
     let mut agents = two();

@@ -3,6 +3,7 @@
 use std::{
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
+    sync::Arc,
 };
 
 use podnet_flow::{Key, Transport};
