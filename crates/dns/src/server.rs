@@ -51,6 +51,7 @@ pub use giving::Transfer;
 pub use link::{Answering, Gift, Given, Knowing, Link, Next, Own, Quick, Said};
 pub use members::Members;
 pub use outside::{Carrier, ClientSearch, Exchange, Keep, Outside, Secure, Take};
+pub(crate) use parts::PlaceInLine;
 pub use parts::Parts;
 pub use pen::{FlagChange, Pen, Shape};
 pub use query::{Arrival, Failure, Look, Query, Reply, Transport};
@@ -64,7 +65,6 @@ use crate::{
     server::{
         block::Block,
         guard::Leaving,
-        parts::PlaceInLine,
         probe::Probe,
         queue::Queue,
         readiness::Readiness,

@@ -178,7 +178,7 @@ pub(crate) struct AgentOptions {
     pub(crate) flow_metrics_pairs: usize,
     /// How many flows the node's kernel may count at once, at each pod's interface by itself: those between two pods of the node take two places, each about
     /// 220 bytes while it is there, and 16 are taken for each that may be. What finds no room is told as a gap. Counts from when recording next begins
-    #[arg(long, env = "PODNET_FLOW_ENTRIES", value_name = "NUMBER", default_value_t = super::flows::ENTRIES, value_parser = super::flows::entries())]
+    #[arg(long, env = "PODNET_FLOW_ENTRIES", value_name = "NUMBER", default_value_t = podnet_kernel::flows::Sizes::default().entries, value_parser = super::flows::entries())]
     pub(crate) flow_entries: u32,
     /// The labels of pods that records of flows have: keys, or what keys begin with and * behind it (app,app.kubernetes.io/*), an empty one for none;
     /// without it all but those that controllers make. By others no flows can be asked for (label/…, pods/…, of --from service/… what it selects)

@@ -120,9 +120,6 @@ impl From<Output> for Form {
     }
 }
 
-/// For how many flows a node's kernel has room where nothing else is asked for.
-pub(crate) const ENTRIES: u32 = 262_144;
-
 /// How many that may be: up to 256 MiB for the places and 4 GiB for flows in them.
 pub(crate) fn entries() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1024..=1 << 24)

@@ -3,7 +3,6 @@
 use std::{fmt::Write, net::IpAddr};
 
 use k8s_openapi::api::core::v1 as api;
-use kube::Api;
 use podnet_kernel::{neigh, netlink::RtSocket, netns::NetNs};
 use podnet_model::{Change, Family, Pod, PodKey, crd::block_name, limits::Limits, service::ServiceKind};
 use podnet_planner::{
@@ -19,29 +18,14 @@ use super::{
     state::{self, State},
     why::resolver::Resolver,
 };
-use crate::{
-    api as server,
-    arguments::forwarding::ExplainOptions,
-    report::{Doing, Failure},
-};
+use crate::{arguments::forwarding::ExplainOptions, report::Failure};
 
 pub(crate) fn run(options: &ExplainOptions) -> Result<(), Failure> {
     let state = state::gather(&options.cluster, "explain")?;
     let key = operand::pod(&state, &options.pod)?;
-    let spec = spec(options, &key)?;
+    let spec = state::spec(&options.cluster, "explain", &key)?;
     print!("{}", text(&state, &state.cluster.pods()[&key], &spec));
     Ok(())
-}
-
-/// What the pod asks for, of which the plan keeps only what it needs.
-fn spec(options: &ExplainOptions, key: &PodKey) -> Result<api::PodSpec, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing(|| "cannot start".into())?;
-    let pod = runtime.block_on(async {
-        let client = server::connect(options.cluster.kubeconfig.as_deref(), "explain").await?;
-        let pods: Api<api::Pod> = Api::namespaced(client, key.namespace.as_str());
-        pods.get(&key.name).await.doing(|| format!("cannot get pod {key}"))
-    })?;
-    Ok(pod.spec.unwrap_or_default())
 }
 
 fn text(state: &State, pod: &Pod, spec: &api::PodSpec) -> String {
@@ -103,7 +87,7 @@ fn interface(planned: Option<&Planned>, addr: IpAddr) -> Option<String> {
 
 /// What the pod's own network has: the route by plan, and neighbours where its namespace is on this machine.
 fn within(state: &State, pod: &PodKey, addr: IpAddr, node: &podnet_model::NodeName) -> Vec<String> {
-    let outside = if addr.is_ipv4() { IpAddr::from([203, 0, 113, 1]) } else { DOCUMENTATION.into() };
+    let outside: IpAddr = if addr.is_ipv4() { operand::WORLD.0.into() } else { operand::WORLD.1.into() };
     let target = Target { addr: outside, protocol: podnet_model::Protocol::Tcp, port: 1 };
     let sent = state.cluster.trace(&Source::Pod(pod.clone()), target).ok();
     let first = sent.as_ref().and_then(|sent| sent.paths.first()?.hops.first());
@@ -279,9 +263,6 @@ fn names(state: &State, pod: &Pod, spec: &api::PodSpec) -> String {
         }
     }
 }
-
-/// An address for documentation (RFC 3849): somebody outside.
-const DOCUMENTATION: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// The Services whose endpoints it is, and how.
 fn services(state: &State, pod: &PodKey) -> Vec<String> {

@@ -8,8 +8,9 @@ use std::{
 };
 
 use podnet_kernel::{addr, netlink::RtSocket, netns::NetNs};
-use podnet_model::{Family, Protocol};
+use podnet_model::{Family, Pod, Protocol};
 
+use super::state::State;
 use crate::{
     layout::NETNS_DIR,
     report::{Doing, Failure},
@@ -35,6 +36,12 @@ pub(super) fn namespace_of(pod: IpAddr) -> Option<PathBuf> {
         });
         listed.is_some_and(|all| all.iter().any(|(_, net)| net.addr() == pod))
     })
+}
+
+/// The namespace of a pod that has one of its own; none where its node is not on this machine.
+pub(super) fn namespace_of_pod(state: &State, pod: &Pod) -> Option<PathBuf> {
+    pod.node.as_ref().filter(|node| state.here.contains_key(*node))?;
+    namespace_of(pod.addrs.first()?.0)
 }
 
 /// Whether a socket of the namespace takes what comes to the port at one of its addresses; none where that cannot be read.

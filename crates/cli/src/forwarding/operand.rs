@@ -19,7 +19,7 @@ const PORT: u16 = 80;
 /// What a ping has no need of.
 const ECHO: (Protocol, u16) = (Protocol::Udp, 0);
 /// Somebody outside of the cluster (addresses for documentation: RFC 5737, RFC 3849).
-const WORLD: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(203, 0, 113, 1), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+pub(super) const WORLD: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(203, 0, 113, 1), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 
 /// What is asked, understood.
 pub(super) struct Question {

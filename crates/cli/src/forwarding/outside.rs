@@ -6,11 +6,9 @@ use std::{
 };
 
 use podnet_model::{Family, Pod};
+use podnet_planner::resolver::PORT;
 
 use super::{inside, state::State};
-
-/// The port of name servers.
-const PORT: u16 = 53;
 
 /// Why no address of a name is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +32,7 @@ pub(super) fn addresses(state: &State, pod: Option<&Pod>, name: &str) -> Result<
     if pod.searches.is_none() {
         return Err("the sender does not ask cluster DNS".into());
     }
-    let is_here = pod.node.as_ref().is_some_and(|node| state.here.contains_key(node));
-    let own = pod.addrs.first().filter(|_| is_here).map(|addr| addr.0);
-    let netns = own.and_then(inside::namespace_of).ok_or("the sender is not on this machine")?;
+    let netns = inside::namespace_of_pod(state, pod).ok_or("the sender is not on this machine")?;
     let server = state.asked_for_names().ok_or("there is no cluster DNS")?;
     let server = SocketAddr::new(server, PORT);
     let mut told = Vec::new();

@@ -8,10 +8,12 @@ use std::{
 };
 
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1 as core;
+use kube::Api;
 use podnet_agent::{attach, proxy::configured::BUILT};
 use podnet_client::watch::{Interest, PodInterest, ProxySource, Update, watch};
 use podnet_kernel::{addr, capabilities, executor, link, netlink::RtSocket, netns::NetNs};
-use podnet_model::{Change, NodeName, ProxyConfig, proxy::Mode};
+use podnet_model::{Change, NodeName, PodKey, ProxyConfig, proxy::Mode};
 use podnet_planner::{
     proxy::{Capabilities, choose},
     trace::{Cluster, Facts},
@@ -122,6 +124,17 @@ pub(super) fn gather(options: &ClusterOptions, command: &str) -> Result<State, F
     let nameserver = embedded.as_ref().map(cluster::Cluster::nameserver);
     let (domain, told) = (options.cluster_domain.clone(), BTreeSet::new());
     Ok(State { cluster, changes, domain, nameserver, here, facts, told })
+}
+
+/// What a pod asks for, of which the plan keeps only what it needs. `command` is who asks.
+pub(super) fn spec(options: &ClusterOptions, command: &str, key: &PodKey) -> Result<core::PodSpec, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing(|| "cannot start".into())?;
+    let pod = runtime.block_on(async {
+        let client = api::connect(options.kubeconfig.as_deref(), command).await?;
+        let pods: Api<core::Pod> = Api::namespaced(client, key.namespace.as_str());
+        pods.get(&key.name).await.doing(|| format!("cannot get pod {key}"))
+    })?;
+    Ok(pod.spec.unwrap_or_default())
 }
 
 async fn objects(client: kube::Client) -> Vec<Change> {

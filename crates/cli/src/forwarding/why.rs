@@ -293,9 +293,7 @@ fn alive(state: &State, question: &Question) -> Result<Alive, Failure> {
     }
     let Source::Pod(key) = &question.from else { return Ok(Alive::Untried) };
     let Some(pod) = state.cluster.pods().get(key).filter(|pod| !pod.host_network) else { return Ok(Alive::Untried) };
-    let is_here = pod.node.as_ref().is_some_and(|node| state.here.contains_key(node));
-    let own = pod.addrs.first().filter(|_| is_here).map(|addr| addr.0);
-    let Some(netns) = own.and_then(inside::namespace_of) else { return Ok(Alive::Untried) };
+    let Some(netns) = inside::namespace_of_pod(state, pod) else { return Ok(Alive::Untried) };
     for (target, _) in &question.targets {
         if target.protocol != Protocol::Tcp {
             return Ok(Alive::Untried);

@@ -5,7 +5,7 @@
 //! an answer claims is read before that, of few of its records.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicUsize},
     time::{Duration, Instant},
 };
 
@@ -21,7 +21,7 @@ use crate::{
     message::{Rcode, Upstream},
     metrics::Validated,
     name::{Name, QueryName},
-    server::lock,
+    server::{PlaceInLine, lock},
 };
 
 /// How many denials are validated at once, at most: those beyond it are not used. Where there are so many, more follow.
@@ -36,8 +36,8 @@ pub(super) struct Proofs {
     /// Zones of which nothing is denied: the public ones above them prove that they do not exist.
     private: Vec<Name>,
     pace: Mutex<Pace>,
-    /// Held by each denial that is being validated.
-    places: Arc<()>,
+    /// Denials that are being validated.
+    places: Arc<AtomicUsize>,
 }
 
 impl Proofs {
@@ -55,10 +55,9 @@ impl Proofs {
     }
 
     /// A place among what is being validated; none when there is too much.
-    fn place(&self, now: Instant) -> Option<Arc<()>> {
-        let place = Arc::clone(&self.places);
-        // One of them is our own.
-        (Arc::strong_count(&place) <= AT_ONCE + 1 && lock(&self.pace).begin(now)).then_some(place)
+    fn place(&self, now: Instant) -> Option<PlaceInLine> {
+        let place = PlaceInLine::take(&self.places, AT_ONCE)?;
+        lock(&self.pace).begin(now).then_some(place)
     }
 }
 

@@ -204,13 +204,9 @@ impl<'a> Next<'a> {
         let (server, block, index) = (Arc::clone(self.server), self.block, self.index);
         self.server.parts.outside.spawn(Box::pin(async move {
             let next = Next { server: &server, block, index };
-            let recovery = &server.parts.recovery;
-            let replied = recovery.survive(next.run(&query)).await.unwrap_or_else(|panicked| {
-                recovery.tell("what is asked before it is wanted", &panicked);
-                // It is as if nobody had known.
-                Err(Failure::NoAnswer)
-            });
-            then(replied);
+            let replied = server.parts.apart("what is asked before it is wanted", next.run(&query)).await;
+            // Where it panicked it is as if nobody had known.
+            then(replied.unwrap_or(Err(Failure::NoAnswer)));
         }));
     }
 

@@ -35,7 +35,7 @@ pub struct Parts {
 
 /// A place among those who wait; it is free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct PlaceInLine(Arc<AtomicUsize>);
+pub(crate) struct PlaceInLine(Arc<AtomicUsize>);
 
 impl Parts {
     /// Whether the cluster's state is known: what is not there does not exist.
@@ -49,11 +49,11 @@ impl Parts {
         PlaceInLine::take(&self.waiting, limit)
     }
 
-    /// Does what no client waits for, of what others sent: a panic on the way is survived, counted and told. `what` says what it is.
-    pub(crate) async fn apart(&self, what: &str, work: impl Future<Output = ()>) {
-        if let Err(panicked) = self.recovery.survive(work).await {
-            self.recovery.tell(what, &panicked);
-        }
+    /// Does what no client waits for, of what others sent: a panic on the way is survived, counted and told, and nothing
+    /// comes of it. `what` says what it is.
+    pub(crate) async fn apart<T>(&self, what: &str, work: impl Future<Output = T>) -> Option<T> {
+        let done = self.recovery.survive(work).await;
+        done.inspect_err(|panicked| self.recovery.tell(what, panicked)).ok()
     }
 
     /// A place among those to whom a zone is given away; none when there are too many.
@@ -63,7 +63,8 @@ impl Parts {
 }
 
 impl PlaceInLine {
-    fn take(line: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+    /// A place in this line; none when there are so many.
+    pub(crate) fn take(line: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
         let place = Self(Arc::clone(line));
         // Counted first, so that two who come at once cannot both take the last one; dropping the place counts it off again.
         (line.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)

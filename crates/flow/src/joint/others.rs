@@ -327,7 +327,7 @@ impl Others {
 }
 
 /// The node that may tell what was counted here: the source's, or the one that seems to be the source.
-pub(super) fn teller(record: &Record, node: &NodeName, is_behind: bool) -> Option<NodeName> {
+fn teller(record: &Record, node: &NodeName, is_behind: bool) -> Option<NodeName> {
     if record.reporter != Reporter::Destination {
         return None;
     }

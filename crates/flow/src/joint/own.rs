@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// So long an end waits for what the destination's node counted: both read every second, and an end is told at the second reading that finds it over.
-pub(super) const HOLD: SignedDuration = SignedDuration::from_secs(3);
+const HOLD: SignedDuration = SignedDuration::from_secs(3);
 /// So many wait at most, of about 1 KB each: the oldest is told as it is where there are more. Of 20,000 flows a second they wait for the 3 s.
 const HELD: usize = 65_536;
 /// So many that were told are remembered at most, and for so long: destinations' nodes ask no longer.
@@ -185,7 +185,7 @@ pub(super) fn waits(record: &Record, node: &NodeName) -> bool {
 }
 
 /// The flow as its destination's node knows it.
-fn expected(record: &Record) -> Key {
+pub(super) fn expected(record: &Record) -> Key {
     record.seen_key().unwrap_or_else(|| record.key())
 }
 

@@ -8,6 +8,7 @@ use podnet_model::NodeName;
 
 use super::{
     others::{AGAIN, SILENT},
+    own::expected,
     question::{Answer, Question, Sought},
 };
 use crate::{
@@ -113,7 +114,7 @@ fn asked(record: &Record, node: &NodeName) -> Option<NodeName> {
 }
 
 fn sought(record: &Record) -> Option<Sought> {
-    let key = record.seen_key().unwrap_or_else(|| record.key());
+    let key = expected(record);
     let pod = record.destination.pod.as_ref()?.uid.clone();
     let (start, end) = (record.start, record.end);
     Some(Sought { source: key.source, destination: key.destination, protocol: key.transport, pod, start, end })

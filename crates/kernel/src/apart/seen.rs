@@ -4,26 +4,19 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::{
-        fd::{AsFd, AsRawFd},
-        unix::fs::MetadataExt,
-    },
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use netlink_packet_route::{
-    RouteNetlinkMessage,
-    link::LinkAttribute,
-    nsid::{NsidAttribute, NsidMessage},
-};
-use podnet_model::{Family, Protocol};
+use podnet_model::{Family, LinkName, Protocol};
 use podnet_planner::{ruleset::FrontendKey, services::userspace::Led};
 
 use super::{ApartError, INSIDE, device, ways::There};
 use crate::{
-    link::{self, Link, LinkRef, request},
-    netlink::{NetlinkError, Operation, Request, RtSocket},
+    link::{self, Link},
+    netlink::{NetlinkError, RtSocket},
     netns::NetNs,
+    pod_interface::inside::{end_of, id_of},
 };
 
 /// This process, among all others.
@@ -103,34 +96,8 @@ fn inode_in(target: &str, kind: &str) -> Option<u64> {
 /// Whether a namespace has the other end of a device of the node's.
 fn is_behind(node: &NetNs, netns: &NetNs, ours: &Link) -> Result<bool, NetlinkError> {
     let mut socket = RtSocket::open_in(netns)?;
-    let mut message = NsidMessage::default();
-    message.attributes = vec![NsidAttribute::Fd(node.as_fd().as_raw_fd().unsigned_abs())];
-    let operation = Operation::new("find the number of", "the node's network namespace");
-    let number = Request::new(operation, RouteNetlinkMessage::GetNsId(message), 0);
-    let replies = socket.exchange(&[request::find(LinkRef::Name(INSIDE)), number])?;
-    let (mut tied_to, mut in_namespace, mut numbered) = (None, None, None);
-    for reply in replies.into_iter().flatten() {
-        match reply {
-            RouteNetlinkMessage::NewLink(link) => {
-                for attribute in link.attributes {
-                    match attribute {
-                        LinkAttribute::Link(index) => tied_to = Some(index),
-                        LinkAttribute::LinkNetNsId(number) => in_namespace = Some(number),
-                        _ => {}
-                    }
-                }
-            }
-            RouteNetlinkMessage::NewNsId(namespace) => {
-                numbered = namespace.attributes.iter().find_map(|attribute| match attribute {
-                    // -1 where it has none here.
-                    NsidAttribute::Id(number) if *number >= 0 => Some(*number),
-                    _ => None,
-                });
-            }
-            _ => {}
-        }
-    }
-    Ok(numbered.is_some() && in_namespace == numbered && tied_to == Some(ours.index))
+    let Some((end, number)) = end_of(&mut socket, &LinkName::from(INSIDE))? else { return Ok(false) };
+    Ok(end.peer == Some(ours.index) && id_of(&mut socket, node) == Some(number))
 }
 
 /// Where these sockets listen in the calling thread's namespace (proc(5), `/proc/PID/net/tcp`). A socket of UDP that is connected is no

@@ -47,7 +47,7 @@ pub fn namespace_of(
 }
 
 /// The node's device, and the number of the namespace of its other end; none where that is the node's own.
-fn end_of(host: &mut RtSocket, device: &LinkName) -> Result<Option<(Link, i32)>, NetlinkError> {
+pub(crate) fn end_of(host: &mut RtSocket, device: &LinkName) -> Result<Option<(Link, i32)>, NetlinkError> {
     let found = match host.exchange(&[link::request::find(device.into())]).map_err(NetlinkError::from) {
         Err(error) if !error.is_missing() => return Err(error),
         found => found.unwrap_or_default(),
@@ -63,7 +63,7 @@ fn end_of(host: &mut RtSocket, device: &LinkName) -> Result<Option<(Link, i32)>,
 }
 
 /// The number by which the node's namespace calls another one; none where it has no number for it, and so no device that leads there.
-fn id_of(host: &mut RtSocket, netns: &NetNs) -> Option<i32> {
+pub(crate) fn id_of(host: &mut RtSocket, netns: &NetNs) -> Option<i32> {
     let descriptor = u32::try_from(netns.as_fd().as_raw_fd()).ok()?;
     let mut message = NsidMessage::default();
     message.attributes = vec![NsidAttribute::Fd(descriptor)];

@@ -203,12 +203,7 @@ pub(super) fn attach(
 }
 
 pub(super) fn detach(cgroup: BorrowedFd<'_>, hook: u32, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut request = Attach { target: number(cgroup), program: number(program), hook, ..Attach::default() };
-    match call(PROG_DETACH, &mut request) {
-        // Somebody else was faster.
-        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(()),
-        done => done.map(drop),
-    }
+    take_away(number(cgroup), hook, program)
 }
 
 /// Puts a program at a device of the calling thread's namespace, in place of another one that is there, or before all.
@@ -230,7 +225,11 @@ pub(crate) fn attach_to(
 
 /// Takes a program away from a device of the calling thread's namespace.
 pub(crate) fn detach_from(device: u32, hook: u32, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut request = Attach { target: device, program: number(program), hook, ..Attach::default() };
+    take_away(device, hook, program)
+}
+
+fn take_away(target: u32, hook: u32, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut request = Attach { target, program: number(program), hook, ..Attach::default() };
     match call(PROG_DETACH, &mut request) {
         // Somebody else was faster.
         Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(()),

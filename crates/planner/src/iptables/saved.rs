@@ -8,7 +8,7 @@ use std::{
 
 use podnet_model::Protocol;
 
-use super::{ChainKey, Table, Transport, is_ours};
+use super::{ChainKey, Table, Transport, concerns, is_ours};
 use crate::ruleset::FrontendKey;
 
 /// Chains that podnet always has in the mode `iptables`, and kube-proxy never, one in each table.
@@ -64,7 +64,7 @@ impl Saved {
     }
 
     fn own_of(&self, table: Table, text: &mut String) -> fmt::Result {
-        let is_told = |key: &ChainKey| key.table == table && (is_ours(&key.name) || is_built_in(&key.name));
+        let is_told = |key: &ChainKey| key.table == table && concerns(&key.name);
         let chains = || self.chains.iter().filter(|(key, _)| is_told(key));
         if chains().next().is_none() {
             return Ok(());
@@ -113,7 +113,7 @@ impl Saved {
 
     /// The chains that some rule outside of podnet's own leads to. What the kernel's own chains have for podnet is no such rule.
     pub(super) fn used_by_others(&self) -> BTreeSet<ChainKey> {
-        let foreign = self.chains.iter().filter(|(key, _)| !super::is_ours(&key.name) && !is_built_in(&key.name));
+        let foreign = self.chains.iter().filter(|(key, _)| !concerns(&key.name));
         let leads = |(key, rules): (&ChainKey, &Vec<String>)| {
             let table = key.table;
             let names: Vec<_> = rules.iter().filter_map(|rule| leads_to(rule)).map(str::to_owned).collect();

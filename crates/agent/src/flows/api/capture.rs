@@ -121,7 +121,12 @@ async fn read(question: Incoming) -> Result<Request, Refusal> {
 
 /// A question, of a length that can be read.
 pub(super) async fn text(question: Incoming) -> Result<Bytes, Refusal> {
-    let text = timeout(PATIENCE, Limited::new(question, QUESTION).collect()).await;
+    text_within(question, QUESTION, PATIENCE).await
+}
+
+/// One of so many bytes at most, and that comes in time.
+pub(super) async fn text_within(question: Incoming, longest: usize, patience: Duration) -> Result<Bytes, Refusal> {
+    let text = timeout(patience, Limited::new(question, longest).collect()).await;
     let text = text.map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the question does not come"))?;
     let text =
         text.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("the question cannot be read: {error}")))?;

@@ -11,7 +11,6 @@ use axum::{
     body::Body,
     http::{Request, Response, StatusCode, header},
 };
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use k8s_openapi::jiff::Timestamp;
 use podnet_flow::{
@@ -22,11 +21,12 @@ use podnet_flow::{
     },
 };
 use podnet_model::NodeName;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::sync::Semaphore;
 
 use super::{
     Refusal, Server,
     asker::{Asker, Rights},
+    capture::text_within,
     credentials::{NOBODY, token},
     probe::allowed,
 };
@@ -142,9 +142,7 @@ async fn permitted(
 
 async fn read(question: Incoming) -> Result<Inquiry, Refusal> {
     let bad = |why: String| Refusal::new(StatusCode::BAD_REQUEST, why);
-    let text = timeout(PATIENCE, Limited::new(question, LONGEST).collect()).await;
-    let text = text.map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the question does not come"))?;
-    let text = text.map_err(|error| bad(format!("the question cannot be read: {error}")))?.to_bytes();
+    let text = text_within(question, LONGEST, PATIENCE).await?;
     let inquiry: Inquiry =
         serde_json::from_slice(&text).map_err(|error| bad(format!("the question cannot be read: {error}")))?;
     if inquiry.questions.len() > MOST_ASKED {

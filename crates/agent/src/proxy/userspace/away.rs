@@ -144,16 +144,9 @@ impl Away {
                 let Some(netns) = netns else { return Ok(None) };
                 self.start(netns)?;
             }
-            let Some(link) = &self.link else { return Ok(None) };
-            match link.ask_at_last(requests) {
-                Ok(Reply::Failed(why)) => return Err(AwayError::Refused(why)),
-                Ok(reply) => return Ok(Some(reply)),
-                Err(error) => {
-                    self.link = None;
-                    if is_again || !is_gone(&error) {
-                        return Err(self.lost(error));
-                    }
-                }
+            match self.go_on(requests) {
+                Err(AwayError::Lost { source, .. }) if !is_again && is_gone(&source) => {}
+                done => return done.map(Some),
             }
         }
         Ok(None)

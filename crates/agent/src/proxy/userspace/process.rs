@@ -22,14 +22,14 @@ use podnet_kernel::{
     apart, cni_wire,
     netns::{NetNs, NetNsError},
 };
-use podnet_model::{Dual, Family};
+use podnet_model::{Dual, Family, errors::chain};
 use podnet_planner::ruleset::FrontendKey;
 use rustix::process::geteuid;
 use tracing::{debug, info, warn};
 
 use super::{
     passed, program,
-    server::{Here, Server, in_words},
+    server::{Here, Server},
     wire::{self, Gathered, Purpose, Reply, Request, State, VERSION},
 };
 use crate::proxy::mode::{RulesError, Unserved};
@@ -244,7 +244,7 @@ impl Served {
     fn remove(&self) {
         for family in Family::ALL {
             if let Err(error) = apart::remove(&self.netns, family) {
-                debug!(error = in_words(&error), "what leads to Services stays");
+                debug!(error = chain(&error), "what leads to Services stays");
             }
         }
     }
@@ -288,7 +288,7 @@ impl Seat {
                 remains: self.here.remains().filter(|_| !self.here.serves()),
                 damage,
             }),
-            Err(error) => Reply::Failed(in_words(&error)),
+            Err(error) => Reply::Failed(chain(&error)),
         }
     }
 }

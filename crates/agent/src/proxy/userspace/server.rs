@@ -1,6 +1,6 @@
 //! Who passes on for the Services of one family: this process, or a program of its own (`away`).
 
-use std::{collections::BTreeSet, error::Error, fmt::Debug, net::IpAddr};
+use std::{collections::BTreeSet, fmt::Debug, net::IpAddr};
 
 use podnet_kernel::{apart, netns::NetNs};
 use podnet_model::Family;
@@ -169,14 +169,4 @@ impl Drop for Here {
             program.end();
         }
     }
-}
-
-/// An error with its causes, for who is told of it in words alone.
-pub(super) fn in_words(error: &dyn Error) -> String {
-    let (mut words, mut next) = (error.to_string(), error.source());
-    while let Some(cause) = next {
-        words = format!("{words}: {cause}");
-        next = cause.source();
-    }
-    words
 }

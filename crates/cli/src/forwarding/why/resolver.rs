@@ -3,15 +3,10 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as api;
-use kube::Api;
 use podnet_model::PodKey;
 use podnet_planner::trace::Source;
 
-use crate::{
-    api as server,
-    arguments::forwarding::WhyOptions,
-    report::{Doing, Failure},
-};
+use crate::{arguments::forwarding::WhyOptions, forwarding::state, report::Failure};
 
 /// Whom it asks first: others are asked only where these say nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,14 +23,7 @@ impl Resolver {
     /// Who is no pod is taken to ask cluster DNS.
     pub(super) fn of(options: &WhyOptions, from: &Source) -> Result<Self, Failure> {
         let Source::Pod(key) = from else { return Ok(Self::Cluster) };
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().doing(|| "cannot start".into())?;
-        let pod = runtime.block_on(async {
-            let client = server::connect(options.cluster.kubeconfig.as_deref(), "why").await?;
-            let pods: Api<api::Pod> = Api::namespaced(client, key.namespace.as_str());
-            pods.get(&key.name).await.doing(|| format!("cannot get pod {key}"))
-        })?;
-        Ok(pod.spec.as_ref().map_or(Self::Cluster, |spec| Self::of_pod(key, spec)))
+        Ok(Self::of_pod(key, &state::spec(&options.cluster, "why", key)?))
     }
 
     /// As `spec.dnsPolicy` says ("DNS for Services and Pods", "Pod's DNS Policy").

@@ -33,7 +33,7 @@ pub(super) fn name_server(
     let (node, netns) = match &question.from {
         Source::Pod(key) => {
             let Some(pod) = state.cluster.pods().get(key) else { return Ok(None) };
-            let own = || pod.addrs.first().and_then(|addr| inside::namespace_of(addr.0));
+            let own = || inside::namespace_of_pod(state, pod);
             let of_node = || pod.node.as_ref().and_then(|node| state.here.get(node).cloned());
             (pod.node.as_ref(), if pod.host_network { of_node() } else { own() })
         }

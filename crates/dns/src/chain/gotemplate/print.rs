@@ -73,19 +73,17 @@ const WIDEST: usize = 255;
 
 /// How many values a format takes: the least, and the most where it does not say which ones it takes.
 pub(super) fn takes(format: &str) -> Result<(usize, Option<usize>), String> {
-    let Pieces { pieces, says_which, .. } = pieces(format)?;
-    let value = |piece: &Piece| if let Piece::Verb(verb) = piece { Some(verb.value + 1) } else { None };
-    let least = pieces.iter().filter_map(value).max().unwrap_or(0);
-    Ok((least, Some(least).filter(|_| !says_which)))
+    Ok(pieces(format)?.takes())
 }
 
 pub(super) fn printf(format: &str, values: &[Value]) -> Result<String, String> {
-    let (_, most) = takes(format)?;
+    let all = pieces(format)?;
+    let (_, most) = all.takes();
     if most.is_some_and(|most| values.len() > most) {
         return Err("there are more values than the format has verbs".to_owned());
     }
     let mut out = String::new();
-    for piece in pieces(format)?.pieces {
+    for piece in all.pieces {
         match piece {
             Piece::Text(text) => out.push_str(&text),
             Piece::Verb(verb) => {
@@ -105,6 +103,15 @@ struct Pieces {
     next: usize,
     /// Some verb says which value it writes.
     says_which: bool,
+}
+
+impl Pieces {
+    /// As [`takes`].
+    fn takes(&self) -> (usize, Option<usize>) {
+        let value = |piece: &Piece| if let Piece::Verb(verb) = piece { Some(verb.value + 1) } else { None };
+        let least = self.pieces.iter().filter_map(value).max().unwrap_or(0);
+        (least, Some(least).filter(|_| !self.says_which))
+    }
 }
 
 enum Piece {

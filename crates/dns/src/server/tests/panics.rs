@@ -55,7 +55,7 @@ fn a_panic_is_a_failure_that_the_client_and_the_operator_are_told_of_and_counted
 fn what_nobody_waits_for_is_survived_and_told_where_it_is_done_apart() {
     let (rig, failures) = rig(". {\n whoami\n}\n");
     let wrong = std::future::poll_fn(|_| -> std::task::Poll<()> { panic!("it is wrong") });
-    assert_eq!(rig.server.parts.apart("the work", wrong).now_or_never(), Some(()));
+    assert_eq!(rig.server.parts.apart("the work", wrong).now_or_never(), Some(None));
     let message = "the work led to a panic, which was survived: it is wrong";
     assert_eq!(*failures.lock().unwrap(), [format!("Failed {{ level: Error, message: \"{message}\" }}")]);
     assert!(rig.server.metrics().render(&rig.server.gauges()).contains("\ncoredns_panics_total 1\n"));
