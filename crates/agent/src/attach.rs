@@ -33,7 +33,7 @@ use podnet_kernel::{
     netns::NetNs,
     pod_interface::{OnBridge, PodInterface, PodInterfaceError},
 };
-use podnet_model::{LinkName, Mac, PodKey, errors::chain, pod::StickyOwner};
+use podnet_model::{HOST_MAC, LinkName, Mac, PodKey, errors::chain, pod::StickyOwner};
 use podnet_planner::ipam::Handle;
 pub use records::links;
 use records::{Record, Records};
@@ -43,8 +43,6 @@ use tracing::warn;
 use self::undertaker::Undertaker;
 use crate::{addresses::Addresses, network::Network, repair::PodEnds, socket::Serve, turns::Turns, view::View};
 
-/// The host side's address on every pod's link; each link has just two ends, so that it need not differ.
-pub(crate) const HOST_MAC: Mac = Mac([0xee, 0xee, 0xee, 0xee, 0xee, 0xee]);
 /// Sockets kept for later requests.
 const SPARE_SOCKETS: usize = 8;
 

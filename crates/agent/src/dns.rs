@@ -1,7 +1,8 @@
 //! Cluster DNS as a process: sockets, the cluster's changes and the Corefile around the server core of `podnet_dns`.
 //!
 //! - `listeners`: UDP and TCP ports, opened and closed as the Corefile says
-//! - `door`: who is let in at a port, and for how long; `identity` and `pem`: the certificate that is shown there
+//! - `door`: who is let in at a port, and for how long; `identity` and `pem`: the certificate that is shown there; `acme`: those that
+//!   are issued and renewed
 //! - `udp`, `tcp`, `web`: messages in datagrams, over connections, and in requests of HTTP; `protobuf`: how gRPC packs them
 //! - `unread`: how many bytes wait for clients to read them
 //! - `outside`: what the server core asks of its surroundings: exchanges with upstreams, time, chance
@@ -17,6 +18,7 @@
 //! - `http`: health, readiness and metrics
 //! - [`panics`]: what becomes of a panic
 
+mod acme;
 pub(crate) mod activity;
 mod clients;
 mod connections;

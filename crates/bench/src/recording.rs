@@ -41,6 +41,10 @@ const PODS: [(&str, &str); 3] = [("rec-client", NODE), ("rec-near", NODE), ("rec
 /// What the agents log as recording begins and ends.
 const ON: &str = "flows are recorded";
 const OFF: &str = "flows are recorded no more";
+/// What agents keep in bytes, for a reader that is slower than 1,000,000 flows end: the records of all their ends.
+const KEPT: &str = "1073741824";
+/// For agents that record anyway to count at pods that have just come: their rounds.
+const SETTLING: Duration = Duration::from_secs(12);
 /// What else begins with the words of [`ON`].
 const OTHERS: [&str; 2] = [OFF, "flows are recorded before"];
 
@@ -67,34 +71,44 @@ pub(crate) fn measure(podnet: &str, cluster: &Cluster) -> Result<Recording> {
 /// Somebody who follows flows, so that they are recorded.
 struct Follower {
     child: Child,
-    /// How often recording had ended before, on each node.
-    ended: [usize; 2],
+    /// How often recording had ended before, on each node; none where it does not end.
+    ended: Option<[usize; 2]>,
 }
 
 impl Follower {
     /// Returns when both nodes record. What is told is added to the file, where there is one.
     fn start(podnet: &str, file: Option<&str>) -> Result<Self> {
         let [began, ended] = [said(ON), said(OFF)];
+        let follower = Self { child: Self::command(podnet, file).spawn()?, ended: Some(ended) };
+        // Both nodes' agents say so.
+        until("flows are recorded", || are_more(said(ON), began))?;
+        Ok(follower)
+    }
+
+    /// On nodes that record and keep the past anyway: all of it is added to the file, whenever it is read.
+    fn of_the_past(podnet: &str, file: &str) -> Result<Self> {
+        let child = Self::command(podnet, Some(file)).args(["--since", "1h"]).spawn()?;
+        Ok(Self { child, ended: None })
+    }
+
+    fn command(podnet: &str, file: Option<&str>) -> Command {
         let mut command = Command::new(podnet);
         command.args(["flows", "--follow", "--output", "jsonl"]).stdout(Stdio::null());
         if let Some(file) = file {
             command.args(["--file", file]);
         }
-        let follower = Self { child: command.spawn()?, ended };
-        // Both nodes' agents say so.
-        until("flows are recorded", || are_more(said(ON), began))?;
-        Ok(follower)
+        command
     }
 
     fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Returns when nothing is recorded any more.
+    /// Returns when nothing is recorded any more, where it ends.
     fn end(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
-        let ended = self.ended;
+        let Some(ended) = self.ended else { return Ok(()) };
         until("flows are recorded no more", || are_more(said(OFF), ended))
     }
 }
@@ -133,10 +147,12 @@ fn until(what: &str, is_so: impl Fn() -> bool) -> Result<()> {
 }
 
 impl Recording {
-    /// Records as many datagrams' flows once more, on a cluster of its own whose nodes have room for all of them.
+    /// Records as many datagrams' flows once more, on a cluster of its own whose nodes have room for all of them, and keep them for a slow reader.
     pub(crate) fn with_room(&mut self, podnet: &str) -> Result<()> {
-        let cluster = Cluster::up(podnet, &["--flow-entries", account::ROOM]);
+        let arguments = ["--flow-entries", account::ROOM, "--flows", "--flow-retention-bytes", KEPT];
+        let cluster = Cluster::up(podnet, &arguments);
         let [client, server] = [pod(&cluster, PODS[0].0, PODS[0].1)?, pod(&cluster, PODS[2].0, PODS[2].1)?];
+        thread::sleep(SETTLING);
         self.accounts.with_room(podnet, &cluster, [&client, &server])
     }
 

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Result,
+    ratios::Ratios,
+    targets::Target,
     traffic::{End, ask, drain, echo, median, pod, send, span},
 };
 
@@ -56,8 +58,15 @@ pub(crate) struct Figures {
 struct Compared {
     service: Figures,
     direct: Figures,
-    /// Medians of the rounds' own ratios, Service by direct.
-    ratios: Figures,
+    /// Of the rounds' own ratios, Service by direct.
+    ratios: Ratios,
+}
+
+/// On this machine, beside what is asked.
+#[derive(Serialize)]
+pub(crate) struct Measured {
+    modes: ThroughServices,
+    targets: Vec<Target>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,8 +79,41 @@ struct InMode {
     across_nodes: Compared,
 }
 
-pub(crate) fn measure(cluster: &Cluster) -> Result<ThroughServices> {
-    in_modes(cluster, &MODES, ROUNDS)
+pub(crate) fn measure(cluster: &Cluster) -> Result<Measured> {
+    let modes = in_modes(cluster, &MODES, ROUNDS)?;
+    let targets = targets(&modes.0);
+    Ok(Measured { modes, targets })
+}
+
+/// Of which modes it is asked which part of the direct way: of its throughput, of its requests, and of its connections that are opened for one
+/// request.
+const ASKED: [(&str, [f64; 3]); 2] = [("ebpf", [0.98, 0.98, 0.98]), ("nftables", [0.98, 0.98, 0.85])];
+
+/// One of the figures.
+type Of = fn(&Figures) -> f64;
+
+fn targets(modes: &[InMode]) -> Vec<Target> {
+    let figures: [(&str, Of); 3] = [
+        ("throughput", |figures| figures.gbit_s),
+        ("requests", |figures| figures.requests_s),
+        ("connections", |figures| figures.connections_s),
+    ];
+    let mut targets = Vec::new();
+    for (mode, asked) in ASKED {
+        for InMode { same_node, across_nodes, .. } in modes.iter().filter(|one| one.mode == mode) {
+            for ((figure, of), asked) in figures.into_iter().zip(asked) {
+                for (place, Compared { ratios, .. }) in [("on one node", same_node), ("between nodes", across_nodes)] {
+                    let what = format!("{figure} in mode {mode} {place} beside direct, at least");
+                    let target = Target::at_least(what, asked, of(&ratios.median));
+                    targets.push(match ratios.low.zip(ratios.high) {
+                        Some((low, high)) => target.between(of(&low), of(&high)),
+                        None => target,
+                    });
+                }
+            }
+        }
+    }
+    targets
 }
 
 /// One after the other, with so many rounds in each.
@@ -131,18 +173,16 @@ fn ask_by(ports: &str, client: &End, server: IpAddr) -> Result<Figures> {
 }
 
 fn compare(client: &End, direct: IpAddr, service: IpAddr, rounds: usize) -> Result<Compared> {
-    let [mut through, mut beside] = [Vec::new(), Vec::new()];
+    let mut pairs = Vec::new();
     // The first round warms both up.
     for round in 0..=rounds {
         let pair = (ask_by(SERVICE_PORTS, client, service)?, ask_by(DIRECT_PORTS, client, direct)?);
         if round > 0 {
-            through.push(pair.0);
-            beside.push(pair.1);
+            pairs.push(pair);
         }
     }
-    let pairs: Vec<(&Figures, &Figures)> = through.iter().zip(&beside).collect();
-    let ratio = |of: fn(&Figures) -> f64| median(pairs.iter().map(|(a, b)| of(a) / of(b)).collect());
-    Ok(Compared { ratios: each(ratio), service: typical(&through), direct: typical(&beside) })
+    let (through, beside): (Vec<Figures>, Vec<Figures>) = pairs.iter().copied().unzip();
+    Ok(Compared { ratios: Ratios::of(&pairs), service: typical(&through), direct: typical(&beside) })
 }
 
 /// Medians of rounds.
@@ -220,6 +260,13 @@ fn connect_ask_close(connect: impl Fn() -> std::io::Result<TcpStream>) -> std::i
     Ok(times)
 }
 
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.modes)?;
+        self.targets.iter().try_for_each(|target| write!(f, "{target}"))
+    }
+}
+
 impl fmt::Display for ThroughServices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, InMode { mode, same_node, across_nodes }) in self.0.iter().enumerate() {
@@ -227,10 +274,10 @@ impl fmt::Display for ThroughServices {
             writeln!(f, "{before}mode {mode}")?;
             writeln!(f, "  through a ClusterIP, same node      {}", same_node.service)?;
             writeln!(f, "  directly                            {}", same_node.direct)?;
-            writeln!(f, "  ratio, median of rounds             {}", same_node.ratios)?;
+            writeln!(f, "  ratio, median of rounds             {}", same_node.ratios.median)?;
             writeln!(f, "  through a ClusterIP, another node   {}", across_nodes.service)?;
             writeln!(f, "  directly                            {}", across_nodes.direct)?;
-            write!(f, "  ratio, median of rounds             {}", across_nodes.ratios)?;
+            write!(f, "  ratio, median of rounds             {}", across_nodes.ratios.median)?;
         }
         Ok(())
     }
@@ -243,5 +290,43 @@ impl fmt::Display for Figures {
             f,
             "{gbit_s:9.2} Gbit/s {requests_s:9.2} requests/s, p99 {request_p99_us:8.2} µs {connections_s:9.2} connections/s, p99 {connection_p99_us:8.2} µs"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(ratio: f64) -> Figures {
+        each(|_| ratio)
+    }
+
+    fn compared(median: f64, connections_s: f64) -> Compared {
+        let around = |by: f64| Figures { connections_s: connections_s + by, ..figures(median + by) };
+        let ratios = Ratios { median: around(0.0), low: Some(around(-0.02)), high: Some(around(0.02)) };
+        Compared { service: figures(1.0), direct: figures(1.0), ratios }
+    }
+
+    #[test]
+    fn each_mode_has_targets_of_its_own_in_both_places() {
+        let in_mode = |mode: &str, same_node, across_nodes| InMode { mode: mode.to_owned(), same_node, across_nodes };
+        let modes = [
+            in_mode("nftables", compared(0.99, 0.86), compared(0.99, 0.84)),
+            in_mode("ebpf", compared(1.0, 0.97), compared(0.9, 0.99)),
+            in_mode("iptables", compared(0.1, 0.1), compared(0.1, 0.1)),
+        ];
+        let told: Vec<String> = targets(&modes).iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 12, "{told:?}");
+        for (what, verdict) in [
+            ("throughput in mode ebpf on one node", "1.000 (0.980 to 1.020), held"),
+            ("connections in mode ebpf on one node", "0.970 (0.950 to 0.990), MISSED, which may be chance"),
+            ("requests in mode ebpf between nodes", "0.900 (0.880 to 0.920), MISSED, and not by chance"),
+            ("connections in mode ebpf between nodes", "0.990 (0.970 to 1.010), held"),
+            ("requests in mode nftables on one node", "0.990 (0.970 to 1.010), held"),
+            ("connections in mode nftables on one node", "0.860 (0.840 to 0.880), held"),
+            ("connections in mode nftables between nodes", "0.840 (0.820 to 0.860), MISSED, which may be chance"),
+        ] {
+            assert!(told.iter().any(|told| told.contains(what) && told.contains(verdict)), "{what}: {told:?}");
+        }
     }
 }

@@ -118,6 +118,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn cluster_dns_is_found_not_ready_before_it_ends_and_another_one_is_ready_before_that() {
+        let all = objects(COREDNS).unwrap();
+        let of = |kind: &str| {
+            let found = all.iter().find(|one| one.types.as_ref().is_some_and(|types| types.kind == kind));
+            &found.unwrap_or_else(|| panic!("no {kind}")).data
+        };
+        let spec = &of("Deployment")["spec"];
+        assert_eq!(spec["strategy"]["rollingUpdate"]["maxUnavailable"], 0);
+        let pod = &spec["template"]["spec"];
+        let probe = &pod["containers"][0]["readinessProbe"];
+        let number = |value: &serde_json::Value| value.as_u64().unwrap();
+        let noticed = number(&probe["periodSeconds"]) * number(&probe["failureThreshold"]);
+        let corefile = of("ConfigMap")["data"]["Corefile"].as_str().unwrap();
+        let lameduck = corefile.split_once("lameduck ").unwrap().1.split_once("s\n").unwrap().0;
+        let lameduck: u64 = lameduck.parse().unwrap();
+        // A second for everybody to hear of it.
+        assert!(noticed + 1 < lameduck && lameduck < number(&pod["terminationGracePeriodSeconds"]));
+    }
+
+    #[test]
     fn the_configuration_of_services_is_valid_and_says_the_defaults() {
         let [map] = &objects(&KUBE_PROXY.replace("CLUSTER_CIDR", "10.244.0.0/16,fd00::/56")).unwrap()[..] else {
             panic!("one object")

@@ -12,16 +12,17 @@ mod services;
 
 use std::{pin::pin, time::Duration};
 
-use futures::FutureExt;
+use futures::{FutureExt, future::try_join_all};
 use k8s_openapi::jiff::Timestamp;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
+    task::JoinHandle,
     time::sleep,
 };
 
 use self::{
-    agents::Heard,
+    agents::{Agent, Heard},
     merge::{Held, Merge},
     out::Out,
 };
@@ -50,20 +51,25 @@ async fn read(options: &FlowsOptions) -> Result<(), Failure> {
         _ = ends.told() => return Ok(()),
     };
     let mut out = Out::open(options.file.as_deref(), options.output.into())?;
-    let (sender, mut heard) = mpsc::channel(BACKLOG);
-    let path = tokio::select! {
-        resolved = services::resolved(options) => agents::path(&resolved?),
+    let resolved = tokio::select! {
+        resolved = services::resolved(options) => resolved?,
         _ = ends.told() => return Ok(()),
     };
     let names = agents.iter().map(|agent| agent.name.clone()).collect();
-    for agent in agents {
-        tokio::spawn(agent.listen(path.clone(), options.follow, sender.clone()));
-    }
-    drop(sender);
-    let merge = Merge::new(names, options.follow && !options.reports).picking(options.outcome());
+    let mut merge = Merge::new(names, options.follow && !options.reports).picking(options.outcome());
+    let kept = agents::path(&resolved, false);
     if options.follow {
-        return follow(&mut heard, merge, &mut out, ends).await;
+        let (agents, held) = match options.last {
+            None => (agents, Held::default()),
+            Some(number) => match latest((agents, kept.as_str()), &mut merge, number, &mut ends).await? {
+                Some(found) => found,
+                None => return Ok(()),
+            },
+        };
+        let (mut heard, _) = listen_to(agents, &agents::path(&resolved, true), true);
+        return follow(&mut heard, (merge, held), &mut out, ends).await;
     }
+    let (mut heard, _) = listen_to(agents, &kept, false);
     let mut merge = merge.of_the_past();
     let mut held = Held::default();
     loop {
@@ -82,14 +88,48 @@ async fn read(options: &FlowsOptions) -> Result<(), Failure> {
     merge.failure().map_or(Ok(()), Err)
 }
 
-/// Until nobody is left who tells something, or reads.
+/// All agents at once, with what they tell, and who is to be listened to again.
+fn listen_to(agents: Vec<Agent>, path: &str, follow: bool) -> (mpsc::Receiver<Heard>, Vec<JoinHandle<Agent>>) {
+    let (sender, heard) = mpsc::channel(BACKLOG);
+    let listen = |agent: Agent| tokio::spawn(agent.listen(path.to_owned(), follow, sender.clone()));
+    (heard, agents.into_iter().map(listen).collect())
+}
+
+/// The last flows that agents keep, which wait for others as all that is told later, and the agents, which go on behind what they told. None where somebody
+/// ended this meanwhile.
+async fn latest(
+    (agents, path): (Vec<Agent>, &str),
+    merge: &mut Merge,
+    number: usize,
+    ends: &mut Ends,
+) -> Result<Option<(Vec<Agent>, Held)>, Failure> {
+    let (mut heard, asked) = listen_to(agents, path, false);
+    let mut held = Held::default();
+    loop {
+        tokio::select! {
+            told = heard.recv() => match told {
+                // It is asked again as it is followed.
+                Some(Heard::Lost { agent, why }) => eprintln!("podnet: the last flows of {agent} are missing: {why}"),
+                Some(told) => {
+                    let now = Timestamp::now();
+                    held.add(merge.hear(told, now), now);
+                }
+                None => break,
+            },
+            _ = ends.told() => return Ok(None),
+        }
+    }
+    let agents = try_join_all(asked).await.doing(|| "cannot go on with the agents".into())?;
+    Ok(Some((agents, merge.latest(held, number))))
+}
+
+/// Until nobody is left who tells something, or reads; first what is held.
 async fn follow(
     heard: &mut mpsc::Receiver<Heard>,
-    mut merge: Merge,
+    (mut merge, mut held): (Merge, Held),
     out: &mut Out,
     mut ends: Ends,
 ) -> Result<(), Failure> {
-    let mut held = Held::default();
     let mut tick = tokio::time::interval(TICK);
     let mut last = pin!(futures::future::pending().left_future());
     loop {

@@ -19,8 +19,8 @@ struct Scenario {
 }
 
 impl Scenario {
-    fn up() -> Self {
-        let cluster = Cluster::up(PODNET, &["--nodes", "3", "--ip-family", "dual"]);
+    fn up(more: &[&str]) -> Self {
+        let cluster = Cluster::up(PODNET, &[&["--nodes", "3", "--ip-family", "dual"], more].concat());
         cluster.apply_file("crates/cli/tests/manifests/06-bandwidth.yaml");
         cluster.await_ready(&["limited", "free"], SOON);
         let node = cluster.json(&["pod", "limited"])["spec"]["nodeName"].as_str().unwrap().to_owned();
@@ -77,6 +77,17 @@ impl Scenario {
         });
     }
 
+    /// Whether `podnet flows` tells that packets to a pod were beyond its limits.
+    fn is_told_as_refused(&self, pod: &str) -> Result<(), String> {
+        let output = self.cluster.podnet(&["flows", "-o", "jsonl", "--cause", "limit"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let is_of_pod = |line: &str| {
+            let told: Value = serde_json::from_str(line).unwrap();
+            told["type"] == "drops" && told["pod"]["name"] == pod && told["direction"] == "ingress"
+        };
+        if text.lines().any(is_of_pod) { Ok(()) } else { Err(text) }
+    }
+
     fn await_event(&self, pod: &str, part: &str) {
         eventually(&format!("event of {pod} with {part}"), SOON, || {
             let events = self.cluster.kubectl(&["events", "--for", &format!("pod/{pod}")]);
@@ -115,7 +126,7 @@ fn has_buckets(shaping: &[String], rate: &str, count: usize) -> bool {
 
 #[test]
 fn limits_hold_in_both_directions_change_live_and_go_with_the_pod() {
-    let scenario = Scenario::up();
+    let scenario = Scenario::up(&[]);
     for (what, back) in [("from the pod", false), ("to the pod", true)] {
         assert_limit(what, 10.0, 0.05, || scenario.rate("limited", back, 6));
     }
@@ -140,7 +151,7 @@ fn limits_hold_in_both_directions_change_live_and_go_with_the_pod() {
 
 #[test]
 fn a_wrong_limit_keeps_the_pod_from_running_and_harms_nothing_else() {
-    let scenario = Scenario::up();
+    let scenario = Scenario::up(&[]);
     let node = scenario.node.clone();
     let before = scenario.shaping();
     scenario.cluster.apply(&pod("wrong", &node, &format!("{INGRESS}: 10Q")));
@@ -180,7 +191,7 @@ fn a_wrong_limit_keeps_the_pod_from_running_and_harms_nothing_else() {
 
 #[test]
 fn packets_and_connections_are_limited_live_and_go_with_the_pod() {
-    let scenario = Scenario::up();
+    let scenario = Scenario::up(&["--flows"]);
     let far = scenario.cluster.json(&["pod", "far"]);
     let (addrs, node) = (scenario.far(), far["spec"]["nodeName"].as_str().unwrap());
     let tables = || {
@@ -200,17 +211,7 @@ fn packets_and_connections_are_limited_live_and_go_with_the_pod() {
         received.ok_or(report)
     };
     assert_eq!(addrs.each_ref().map(|addr| pings(addr)), [Ok(200), Ok(200)]);
-    scenario.annotate("far", &["qos.projectcalico.org/ingressPacketRate=10"]);
-    for addr in &addrs {
-        eventually("packets are lost", SOON, || match pings(addr)? {
-            received @ 1..=40 => Ok(received),
-            received => Err(format!("{received} of 200 to {addr}")),
-        });
-    }
-    scenario.annotate(
-        "far",
-        &["qos.projectcalico.org/ingressPacketRate-", "qos.projectcalico.org/ingressMaxConnections=1"],
-    );
+    scenario.annotate("far", &["qos.projectcalico.org/ingressMaxConnections=1"]);
     let two_connections = |addr: &str| {
         let two = format!("exec 3<>/dev/tcp/{addr}/5201 && exec 4<>/dev/tcp/{addr}/5201");
         scenario.cluster.exec("default", "free", &["bash", "-c", &two])
@@ -222,9 +223,20 @@ fn packets_and_connections_are_limited_live_and_go_with_the_pod() {
         });
     }
     assert!(["ip", "ip6"].iter().all(|family| tables().contains(&format!("{family} podnet-limits"))), "{}", tables());
+    eventually("what was refused is told as the limit's", SOON, || scenario.is_told_as_refused("far"));
     scenario.annotate("far", &["qos.projectcalico.org/ingressMaxConnections=2"]);
     for addr in &addrs {
         eventually("two connections are not too many", SOON, || two_connections(addr));
+    }
+    scenario.annotate(
+        "far",
+        &["qos.projectcalico.org/ingressMaxConnections-", "qos.projectcalico.org/ingressPacketRate=10"],
+    );
+    for addr in &addrs {
+        eventually("packets are lost", SOON, || match pings(addr)? {
+            received @ 1..=40 => Ok(received),
+            received => Err(format!("{received} of 200 to {addr}")),
+        });
     }
     scenario.annotate("far", &["qos.projectcalico.org/ingressMaxConnections=0"]);
     scenario.await_event("far", "the annotation qos.projectcalico.org/ingressMaxConnections is \"0\"");

@@ -1,9 +1,14 @@
 //! What people apply, with real kubectl, and what must then hold. The manifests are in `tests/manifests` and `examples`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "shared/asking.rs"]
+mod asking;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use podnet_testnet::{Cluster, eventually};
+
+use asking::names_are_answered;
 
 const PODNET: &str = env!("CARGO_BIN_EXE_podnet");
 const SOON: Duration = Duration::from_secs(60);
@@ -136,23 +141,9 @@ fn services_answer_by_address_node_port_and_name() {
             .unwrap();
         assert!(names.contains(String::from_utf8_lossy(&from_node.stdout).trim()), "{name}: {from_node:?}");
     }
-    dns(&cluster, pods);
-}
-
-fn dns(cluster: &Cluster, pods: &[serde_json::Value]) {
-    let dig = |namespace: &str, pod: &str, arguments: &[&str]| {
-        cluster.exec(namespace, pod, &[&["dig", "+search", "+time=2", "+tries=2"], arguments].concat()).unwrap()
-    };
-    let addresses: BTreeSet<&str> = pods.iter().map(|pod| pod["status"]["podIP"].as_str().unwrap()).collect();
-    let headless = dig("web", "client", &["+short", "web-headless"]);
-    assert_eq!(lines(&headless).into_iter().collect::<BTreeSet<_>>(), addresses);
-    let external = dig("web", "client", &["web-external.web.svc.cluster.local", "CNAME", "+short"]);
-    assert_eq!(lines(&external), ["harbor.example.com."]);
-    // What the short name becomes by the search path of another namespace.
-    let foreign = dig("default", "stranger", &["web.default.svc.cluster.local"]);
-    assert!(foreign.contains("status: NXDOMAIN"), "{foreign}");
-    let reverse = dig("web", "client", &["+short", "-x", "10.233.0.1"]);
-    assert_eq!(lines(&reverse), ["kubernetes.default.svc.cluster.local."]);
+    let addresses = pods.iter().map(|pod| pod["status"]["podIP"].as_str().unwrap().to_owned()).collect();
+    let in_pod = |command: &str| cluster.exec("web", "client", &["sh", "-c", command]);
+    names_are_answered(in_pod, address, &addresses).unwrap();
 }
 
 #[test]

@@ -23,7 +23,7 @@ use podnet_kernel::{
     pod_interface,
 };
 use podnet_model::{
-    LinkName, Mac,
+    HOST_MAC, LinkName,
     cni::{Choice, LocalIpam, Mode, Range, Wishes, choose},
     errors::chain,
 };
@@ -37,7 +37,6 @@ use records::{Record, Records};
 
 /// As the `host-local` plugin has it.
 const DATA_DIR: &str = "/var/lib/cni/networks";
-const HOST_MAC: Mac = Mac([0xee, 0xee, 0xee, 0xee, 0xee, 0xee]);
 
 /// Whether the configuration is of a network without an agent.
 pub(crate) fn is_meant(config: &Value) -> bool {

@@ -142,7 +142,7 @@ impl AnswerBuilder {
         Self::of_class(name, CLASS_IN)
     }
 
-    /// A builder of answers for whichever name, whose records are all the question's own.
+    /// A builder of answers for whichever name, whose records are the question's own, or others' that are spelled out.
     #[must_use]
     pub fn for_any() -> Self {
         Self { name_len: 0, class: CLASS_IN, body: Vec::new(), counts: [0; 3], target: None }
@@ -216,20 +216,19 @@ impl AnswerBuilder {
     }
 }
 
-/// The first run of address records of one size and type in an answer section of `count` records; aliases may stand before it.
+/// The first run of address records of one size and type in an answer section of `count` records; aliases may stand before it, and
+/// none behind it: such an answer [`needs_arranging`].
 ///
 /// Only records whose owner is a compression pointer count: their bytes mean the same wherever they stand.
 #[must_use]
 pub fn uniform_addresses(body: &[u8], count: u16) -> Option<Rotation> {
     let (mut start, mut before) = (0, 0);
     let size = loop {
-        let fixed = name_end(body, start)?;
-        match u16::from_be_bytes([*body.get(fixed)?, *body.get(fixed + 1)?]) {
-            rtype::A => break 4_usize,
-            rtype::AAAA => break 16,
-            rtype::CNAME if before + 1 < count => {
-                let size = u16::from_be_bytes([*body.get(fixed + 8)?, *body.get(fixed + 9)?]);
-                start = fixed + 10 + usize::from(size);
+        match kind_and_end(body, start)? {
+            (rtype::A, _) => break 4_usize,
+            (rtype::AAAA, _) => break 16,
+            (rtype::CNAME, end) if before + 1 < count => {
+                start = end;
                 before += 1;
             }
             _ => return None,
@@ -242,19 +241,23 @@ pub fn uniform_addresses(body: &[u8], count: u16) -> Option<Rotation> {
         .take(usize::from(count - before))
         .take_while(|record| head[0] >= 0xc0 && record[..6] == head[..6] && record[10..12] == head[10..12])
         .count();
-    (run >= 2).then_some(Rotation { start: start as u16, stride: stride as u16, count: run as u16 })
+    let mut behind = kinds(body, start + stride * run).take(usize::from(count - before) - run);
+    let turns = run >= 2 && behind.all(|kind| kind != rtype::CNAME);
+    turns.then_some(Rotation { start: start as u16, stride: stride as u16, count: run as u16 })
 }
 
-/// Whether there are several mail exchangers in an answer section of `count` records. They have different sizes: to take turns they are
-/// put together anew.
+/// Whether an answer section of `count` records has to be put together anew for `loadbalance`: for several mail exchangers, which have
+/// different sizes, to take turns, or for an alias that stands behind an address to stand before it.
 #[must_use]
-pub fn has_exchangers(body: &[u8], count: u16) -> bool {
-    let (mut at, mut exchangers) = (0, 0);
-    for _ in 0..count {
-        let Some(fixed) = name_end(body, at) else { break };
-        let Some(&[high, low, _, _, _, _, _, _, longer, shorter]) = body.get(fixed..fixed + 10) else { break };
-        exchangers += usize::from(u16::from_be_bytes([high, low]) == rtype::MX);
-        at = fixed + 10 + usize::from(u16::from_be_bytes([longer, shorter]));
+pub fn needs_arranging(body: &[u8], count: u16) -> bool {
+    let (mut exchangers, mut address) = (0, false);
+    for kind in kinds(body, 0).take(usize::from(count)) {
+        match kind {
+            rtype::MX => exchangers += 1,
+            rtype::A | rtype::AAAA => address = true,
+            rtype::CNAME if address => return true,
+            _ => {}
+        }
     }
     exchangers > 1
 }
@@ -268,6 +271,22 @@ pub fn is_all_own(body: &[u8], count: u16) -> bool {
         at += 12 + usize::from(u16::from_be_bytes([longer, shorter]));
         true
     })
+}
+
+/// The types of the records of a body from `at` on.
+fn kinds(body: &[u8], mut at: usize) -> impl Iterator<Item = u16> + '_ {
+    std::iter::from_fn(move || {
+        let (kind, end) = kind_and_end(body, at)?;
+        at = end;
+        Some(kind)
+    })
+}
+
+/// The type of the record at `at` of a body, and where the record ends.
+fn kind_and_end(body: &[u8], at: usize) -> Option<(u16, usize)> {
+    let fixed = name_end(body, at)?;
+    let &[high, low, _, _, _, _, _, _, longer, shorter] = body.get(fixed..fixed + 10)? else { return None };
+    Some((u16::from_be_bytes([high, low]), fixed + 10 + usize::from(u16::from_be_bytes([longer, shorter]))))
 }
 
 /// Where the name at `at` of a body ends.

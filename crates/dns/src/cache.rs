@@ -1,5 +1,6 @@
 //! Answers from upstreams, kept for as long as they say (RFC 2181, RFC 2308), bounded in number and in bytes.
 
+mod bounds;
 mod divided;
 mod kept;
 mod key;
@@ -14,7 +15,7 @@ pub use key::Key;
 use self::ring::Ring;
 use crate::{
     answer::extended,
-    chain::{CacheOptions, Share},
+    chain::CacheOptions,
     message::{Rcode, Times},
     name::QueryName,
     server::Reply,
@@ -52,8 +53,7 @@ impl Cache {
     /// An empty cache.
     #[must_use]
     pub fn new(options: CacheOptions) -> Self {
-        let capacity = |share: Option<Share>| Ring::new(share.map_or(0, |share| share.capacity));
-        Self { success: capacity(options.success), denial: capacity(options.denial), options }
+        Self { success: Ring::new(options.success.capacity), denial: Ring::new(options.denial.capacity), options }
     }
 
     /// What it may keep.
@@ -137,40 +137,30 @@ impl Cache {
         Some((half, gone))
     }
 
+    /// Forgets what is kept under a key.
+    fn forget(&mut self, hash: u64, key: &Key) {
+        self.success.remove(hash, key.bytes());
+        self.denial.remove(hash, key.bytes());
+    }
+
     /// How many answers each half holds, expired ones that were not yet replaced included.
     #[must_use]
     pub fn entries(&self) -> (usize, usize) {
         (self.success.slots.len(), self.denial.slots.len())
     }
 
-    /// For how many seconds an answer is kept, and where its records' times to live stand.
-    fn times(&self, key: &Key, reply: &Reply) -> Option<(u32, Vec<(u16, u32)>)> {
-        let times = Times::of(key.question(), &reply.answer);
-        let (_, seconds) = self.lifetime(reply, &times)?;
-        Some((seconds, times.ttls))
-    }
-
+    /// In which half an answer may be kept, and for how many seconds.
     fn lifetime(&self, reply: &Reply, times: &Times) -> Option<(Half, u32)> {
-        let bounded = |share: Share, ttl: u32| ttl.clamp(share.min_ttl.min(share.max_ttl), share.max_ttl);
-        let least = || times.ttls.iter().map(|&(_, ttl)| ttl).min();
-        let (half, seconds) = match reply.answer.rcode {
+        let (rcode, answers) = (reply.answer.rcode, reply.answer.counts[0]);
+        let half = match rcode {
             _ if reply.truncated => return None,
-            // RFC 2308 §2.2: where what an alias leads to is denied, no longer than that may be kept.
-            Rcode::NOERROR if reply.answer.counts[0] > 0 => {
-                let ttl = least()?.min(times.negative.unwrap_or(u32::MAX));
-                (Half::Success, bounded(self.options.success?, ttl))
-            }
+            Rcode::NOERROR if answers > 0 => Half::Success,
             // RFC 2308 §5: a negative answer without SOA is not kept.
-            Rcode::NOERROR | Rcode::NXDOMAIN => {
-                let ttl = times.negative?.min(least().unwrap_or(u32::MAX));
-                (Half::Denial, bounded(self.options.denial?, ttl))
-            }
-            Rcode::SERVFAIL => {
-                self.options.denial?;
-                (Half::Denial, self.options.servfail.as_secs() as u32)
-            }
+            Rcode::NOERROR | Rcode::NXDOMAIN => times.negative.map(|_| Half::Denial)?,
+            Rcode::SERVFAIL => Half::Denial,
             _ => return None,
         };
+        let seconds = bounds::seconds(&self.options, rcode, answers, times)?;
         (seconds > 0).then_some((half, seconds))
     }
 }

@@ -4,6 +4,7 @@
 //! several plugins read alike (zones, durations, TLS files, fallthrough) is read in one place.
 
 mod acl;
+mod acme;
 mod backends;
 mod cache;
 mod escape;
@@ -14,6 +15,7 @@ mod guard;
 mod hosts;
 mod kubernetes;
 mod listener;
+mod local;
 mod logformat;
 mod logging;
 mod order;
@@ -45,6 +47,8 @@ use std::{
 };
 
 pub use acl::{AclAction, AclOptions, AclRule};
+pub use acme::AcmeOptions;
+pub(crate) use acme::CHALLENGE;
 pub use backends::{EtcdOptions, ExternalOptions, GrpcOptions};
 pub use cache::{CacheOptions, Prefetch, Refresh, ServeStale, Share};
 pub use expression::{Expression, ExpressionData, ExpressionError};
@@ -55,6 +59,7 @@ pub use hosts::HostsOptions;
 pub(crate) use kubernetes::is_reverse;
 pub use kubernetes::{ApiAccess, KubernetesOptions, PodNames};
 pub use listener::{Listener, Port};
+pub use local::LocalOptions;
 pub use logformat::{LogField, LogFormat, LogPiece};
 pub use logging::{Consolidate, ErrorsOptions, Level, LogClass, LogOptions};
 pub use order::{NOT_SERVED, PLUGINS, WITHOUT_EFFECT};
@@ -94,7 +99,8 @@ pub struct Environment<'a> {
     pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// The text of a file: `resolv.conf`, a hosts file, an imported Corefile.
     pub file: &'a dyn Fn(&str) -> io::Result<String>,
-    /// The names of a directory's files, for imports by pattern, and of its directories, with a slash behind.
+    /// The names of a directory's files, for imports by pattern and `auto`, and of its directories with a slash behind, or two where one
+    /// is a link to it.
     pub list: &'a dyn Fn(&str) -> io::Result<Vec<String>>,
     /// The addresses of an interface.
     pub interface: &'a dyn Fn(&str) -> io::Result<Vec<IpAddr>>,
@@ -251,6 +257,9 @@ impl Config {
             if let Plugin::Prometheus(options) = plugin {
                 let before = &self.process.metrics;
                 scope.errors.extend(prometheus::disagreement(options, before, &block.directives));
+            }
+            if let Plugin::Tls(TlsOptions { acme: Some(options), .. }) = plugin {
+                scope.errors.extend(acme::disagreement(options, &self.blocks, &block.directives));
             }
             self.process.take(plugin);
         }

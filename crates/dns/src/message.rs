@@ -5,6 +5,7 @@ mod expand;
 mod padding;
 mod request;
 mod response;
+mod size;
 mod walk;
 
 pub use cookie::Cookie;
@@ -14,6 +15,7 @@ pub(crate) use request::KEEPALIVE;
 pub use request::{Edns, Head, Reject, Request, Signature};
 pub(crate) use response::OPT;
 pub use response::{negative, records, rejection};
+pub(crate) use size::uncompressed;
 pub(crate) use walk::question;
 pub use walk::{Malformed, Record, Times, Upstream, max_age, truncate, walk};
 

@@ -105,7 +105,7 @@ impl Metrics {
         self.members_left_out.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a question for `localhost` below some other name.
+    /// Counts a question for a name below `localhost`, or for `localhost` below some other name.
     pub(crate) fn localhost(&self) {
         self.localhosts.fetch_add(1, Ordering::Relaxed);
     }
@@ -173,7 +173,7 @@ impl Metrics {
             writeln!(out, "{name}{{server=\"{port}\",status=\"{status}\"}} {count}")?;
         }
         let name = "coredns_local_localhost_requests_total";
-        header(out, name, "counter", "Questions for localhost below some other name.")?;
+        header(out, name, "counter", "Questions for names below localhost, and for localhost below some other name.")?;
         writeln!(out, "{name} {}", self.localhosts.load(Ordering::Relaxed))
     }
 

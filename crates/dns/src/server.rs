@@ -51,8 +51,8 @@ pub use giving::Transfer;
 pub use link::{Answering, Gift, Given, Knowing, Link, Next, Own, Quick, Said};
 pub use members::Members;
 pub use outside::{Carrier, ClientSearch, Exchange, Keep, Outside, Secure, Take};
-pub(crate) use parts::PlaceInLine;
 pub use parts::Parts;
+pub(crate) use parts::PlaceInLine;
 pub use pen::{FlagChange, Pen, Shape};
 pub use query::{Arrival, Failure, Look, Query, Reply, Transport};
 pub use recovery::panicked;
@@ -144,7 +144,9 @@ impl Server {
         let observer = Arc::new(observer);
         let debug = Debugger::new(config.process.debug.then(|| Arc::clone(&observer)));
         let recovery = Recovery::new(&config, &metrics, &observer);
+        let challenges = if config.acme().is_empty() { None } else { outside.challenges() };
         let parts = Parts {
+            challenges,
             host: outside.host().into(),
             outside,
             metrics,
@@ -270,6 +272,7 @@ impl Server {
                 Quick::Pass => {}
                 Quick::Around => around = around.or(Some(place)),
                 Quick::Done => {
+                    block.bound(place, request, out);
                     *answered = Some(place);
                     return Outcome::Answer;
                 }

@@ -32,6 +32,22 @@ fn messages_hold_what_is_promised() {
     replay(include_str!("fuzzed/corpus/message.txt"), 100, trials::message::run);
 }
 
+/// Otherwise nobody would hear of it where fuzzing ends at the first check again.
+#[test]
+fn what_is_proved_is_validated_and_used_and_what_catalogs_list_is_taken_in() {
+    for seed in trials::proof::seeds() {
+        trials::message::run(&seed.input);
+        let (how, rest) = seed.input.split_first().expect("it is not empty");
+        assert!(trials::proof::takes(*how));
+        let server = trials::proof::run(*how, rest);
+        let metrics = server.metrics().render(&server.gauges());
+        for metric in seed.shows {
+            let number = metrics.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+            assert!(number.is_some_and(|number| number != "0"), "{}: {metric} in\n{metrics}", seed.what);
+        }
+    }
+}
+
 #[test]
 fn corefiles_hold_what_is_promised() {
     replay(include_str!("fuzzed/corpus/corefile.txt"), 100, trials::corefile::run);

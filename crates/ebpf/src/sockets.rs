@@ -47,8 +47,14 @@ pub const CONNECTED: &str = "connected";
 pub const SPOKEN: &str = "spoken";
 /// The map of sockets of UDP that are connected through frontends, by their cookies ([`u64`]); the value is that of [`CONNECTED`].
 pub const CONNECTED_UDP: &str = "connected_udp";
+/// The map of one number ([`u64`]): how many sockets were connected that are not known when their backend goes, as there was no room for them.
+pub const UNFOLLOWED: &str = "unfollowed";
 /// The map of one number ([`u64`]): the cookie of the node's own namespace.
 pub const SETTINGS: &str = "settings";
+
+/// From this number on a list's slots have backends that end, up to the first that is not there: with these sockets of UDP go on to speak that
+/// do already.
+pub const ENDING: u32 = 1 << 30;
 
 /// An address, port and protocol: `struct place`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -133,7 +139,7 @@ impl Frontend {
 pub struct Slot {
     /// The list.
     pub list: u32,
-    /// The number in the list.
+    /// The number in the list; from [`ENDING`] on those of backends that end.
     pub number: u32,
 }
 
@@ -178,7 +184,7 @@ mod tests {
     fn the_kernel_keeps_the_names_whole() {
         assert!(PROGRAMS.iter().all(|program| program.name.len() <= 15));
         assert!(
-            [FRONTENDS, BACKENDS, STAYS, CONNECTED, SPOKEN, CONNECTED_UDP, SETTINGS]
+            [FRONTENDS, BACKENDS, STAYS, CONNECTED, SPOKEN, CONNECTED_UDP, UNFOLLOWED, SETTINGS]
                 .iter()
                 .all(|name| name.len() <= 15)
         );

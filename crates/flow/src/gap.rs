@@ -63,7 +63,7 @@ pub enum GapAt {
     Kernel,
     /// A reader was slower than what it reads: records went by.
     Reader,
-    /// The past that is kept is shorter than what was asked for.
+    /// The past that is kept is shorter than what was asked for: some of what was recorded then is not there any more. How much that is is not known.
     Store,
     /// A collector was away for longer than there was room, or refused them.
     Collector,

@@ -39,7 +39,7 @@ pub use entry::{Entry, EntryKey, IcmpError, Transport, Way};
 pub use filter::Filter;
 pub use joint::Joint;
 pub use names::{Names, PodIdentity};
-pub use numbered::{NoRecordId, Numbered, RecordId};
+pub use numbered::{Ahead, NoRecordId, Numbered, RecordId};
 pub use record::{Cause, Class, Direction, Drops, Gap, Interface, Item, Key, Record, Report, Reporter, Verdict};
 pub use store::Store;
 pub use tally::Tally;

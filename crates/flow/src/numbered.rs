@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use jiff::Timestamp;
 use podnet_model::NodeName;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,12 @@ impl RecordId {
         }
         serde_json::from_str(line).map(|Id { record }| record)
     }
+
+    /// When its recording began; none where that is no time.
+    #[must_use]
+    pub fn began(&self) -> Option<Timestamp> {
+        Timestamp::from_microsecond(i64::try_from(self.epoch).ok()?).ok()
+    }
 }
 
 /// A text is no id of a record.
@@ -89,6 +96,32 @@ pub struct Numbered {
     pub item: Item,
 }
 
+/// What is said ahead of items, in a line of JSON of its own, and is none of them: who does not know it goes on behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Ahead {
+    /// The recording began later than what is asked of it.
+    Begun {
+        /// Which one it is ([`RecordId::began`]): no item has this id.
+        record: RecordId,
+    },
+}
+
+impl Ahead {
+    /// As a line, without its end.
+    #[must_use]
+    pub fn json(&self) -> String {
+        // Nothing in it can fail to be JSON.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads such a line; none where it is another one.
+    #[must_use]
+    pub fn from_json(line: &str) -> Option<Self> {
+        serde_json::from_str(line).ok()
+    }
+}
+
 /// What stands beside an item's own values.
 #[derive(Deserialize)]
 struct Head {
@@ -126,6 +159,19 @@ impl Numbered {
 mod tests {
     use super::*;
     use crate::testing::{drops, flow, flow_v6, gap};
+
+    #[test]
+    fn when_a_recording_began_is_in_its_ids_and_said_ahead_in_a_line_that_is_no_item() {
+        let record: RecordId = "node1/1500000/0".parse().unwrap();
+        assert_eq!(record.began().unwrap().as_millisecond(), 1500);
+        assert_eq!(RecordId { epoch: u64::MAX, ..record.clone() }.began(), None);
+        let ahead = Ahead::Begun { record: record.clone() };
+        let line = ahead.json();
+        assert_eq!(line, r#"{"type":"begun","record":"node1/1500000/0"}"#);
+        assert_eq!((Ahead::from_json(&line), RecordId::from_json(&line).unwrap()), (Some(ahead), record));
+        assert!(Numbered::from_json(&line).is_err());
+        assert_eq!(Ahead::from_json(&crate::export::json(&gap(1))), None);
+    }
 
     #[test]
     fn an_id_is_read_as_it_is_written() {

@@ -176,7 +176,9 @@ fn missing(gap: &Gap) -> String {
         GapAt::Reader => {
             format!("GAP {start} to {end} at {node}{whose}: this reader was too slow for {flows} records")
         }
-        GapAt::Store => format!("GAP {start} to {end} at {node}: {flows} records are not kept any more"),
+        GapAt::Store => format!(
+            "GAP {start} to {end} at {node}: of what was recorded then some is not kept any more, and nobody knows how much that was"
+        ),
         GapAt::Collector => format!("GAP {start} to {end} at {node}: {flows} records did not come to this collector"),
         GapAt::Log => format!("GAP {start} to {end} at {node}: this log could not take {flows} records"),
         GapAt::Agent => format!(

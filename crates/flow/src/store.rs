@@ -39,6 +39,8 @@ pub struct Store {
     bytes: usize,
     /// All that is not there any more.
     gone: Missed,
+    /// The last time of what is not there any more.
+    forgotten: Option<Timestamp>,
     /// Where those are who read, by the numbers of their bookmarks.
     places: BTreeMap<u64, Place>,
     bookmarks: u64,
@@ -78,6 +80,7 @@ impl Store {
             first: 0,
             bytes: 0,
             gone: Missed::default(),
+            forgotten: None,
             places: BTreeMap::new(),
             bookmarks: 0,
         }
@@ -100,6 +103,7 @@ impl Store {
                 let unread = self.places.values_mut().filter(|place| place.next <= number);
                 unread.for_each(|place| place.missed.add(&item));
                 self.gone.add(&item);
+                self.forgotten = self.forgotten.max(Some(item.at()));
                 self.bytes -= size(&item);
                 self.first += 1;
             }
@@ -116,6 +120,12 @@ impl Store {
     #[must_use]
     pub fn next(&self) -> u64 {
         self.first + self.items.len() as u64
+    }
+
+    /// Until when something was that is not there any more, by items' own times; none while all is there.
+    #[must_use]
+    pub const fn forgotten(&self) -> Option<Timestamp> {
+        self.forgotten
     }
 
     /// A place for somebody who reads from the item of this number on, if there is one yet, until they [`Store::leave`]. Of what is not there

@@ -15,6 +15,7 @@ use podnet_planner::{
     ruleset::RuleSet,
     services::nftables,
     step::{FdbEntry, Neighbour, Peer, Route, Tunnel, Vxlan},
+    trace::POD_END,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,11 +30,13 @@ use crate::{
 };
 
 use served::Served;
-pub use told::{MOST_BYTES, Told, Unreadable, Unwritable};
+pub use told::{MOST_BYTES, MOST_PODS, Told, Unreadable, Unwritable};
 
 /// Elements of sets that are told of one node at most: those of about 10,000 Services with ten endpoints each, which take some 50 MB as they are
 /// sent.
 pub const MOST_ELEMENTS: usize = 400_000;
+/// Devices, routes and neighbours, together, that are told of one pod at most: who may change a pod's network may make any number of them.
+pub const MOST_INSIDE: usize = if cfg!(test) { 64 } else { 1000 };
 /// Whether the namespace forwards IPv4.
 pub const FORWARDING4: &str = "net/ipv4/ip_forward";
 /// The settings that are told.
@@ -53,7 +56,7 @@ pub struct Snapshot {
     pub tunnels: Vec<Tunnel>,
     /// podnet's routes.
     pub routes: Vec<Route>,
-    /// Permanent neighbours on the VXLAN devices.
+    /// Permanent neighbours on the VXLAN devices; of a pod those at its end of the link.
     pub neighbours: Vec<Neighbour>,
     /// Permanent FDB entries of the VXLAN devices.
     pub fdb: Vec<FdbEntry>,
@@ -101,10 +104,13 @@ pub enum SnapshotError {
     /// Settings.
     #[error("cannot look at the settings")]
     Settings(#[from] SysctlError),
+    /// There is too much inside of a pod.
+    #[error("{0} devices, routes and neighbours are in it, of which {MOST_INSIDE} are told at most")]
+    Crowded(usize),
 }
 
 impl Snapshot {
-    /// Looks at a namespace; `vxlans` are the VXLAN devices' names, and so many elements of sets are taken at most.
+    /// Looks at a node's namespace; `vxlans` are the VXLAN devices' names, and so many elements of sets are taken at most.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -115,6 +121,23 @@ impl Snapshot {
         let settings = settings(netns)?;
         let rules = Rules::read(&mut NftSocket::open_in(netns)?, elements)?;
         Ok(Self { devices, settings, rules, ..Self::of(observed) })
+    }
+
+    /// Looks into a pod's own namespace: at its devices, podnet's routes there, and the permanent neighbours at its end of the link. None of podnet's
+    /// tables is there, and nothing else is looked at.
+    ///
+    /// # Errors
+    /// What the kernel refused; [`SnapshotError::Crowded`] where there is more than [`MOST_INSIDE`].
+    pub fn inside(netns: &NetNs) -> Result<Self, SnapshotError> {
+        let mut socket = RtSocket::open_in(netns)?;
+        let devices: Vec<Device> = link::list(&mut socket)?.into_iter().map(Device::from).collect();
+        let Observed { routes, neighbours, .. } = executor::observe(&mut socket, &[&LinkName::from(POD_END)])?;
+        let count = devices.len() + routes.len() + neighbours.len();
+        if count > MOST_INSIDE {
+            return Err(SnapshotError::Crowded(count));
+        }
+        let (routes, neighbours) = (routes.into_iter().collect(), neighbours.into_iter().collect());
+        Ok(Self { devices, routes, neighbours, ..Self::default() })
     }
 
     fn of(observed: Observed) -> Self {

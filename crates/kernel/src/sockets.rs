@@ -22,7 +22,7 @@ use podnet_ebpf::sockets::{self as abi, PROGRAMS, Place};
 use podnet_model::Protocol;
 use podnet_planner::{
     ruleset::{BackendAddress, FrontendKey},
-    services::ebpf::{Affinity, Edits, Entry, Serves, Slot, Tables, Target},
+    services::ebpf::{self, Affinity, Edits, Entry, Serves, Slot, Tables, Target},
 };
 use rustix::io::Errno;
 
@@ -82,6 +82,7 @@ struct Maps {
     connected: OwnedFd,
     connected_id: u32,
     connected_udp: OwnedFd,
+    unfollowed: OwnedFd,
     settings: OwnedFd,
 }
 
@@ -102,10 +103,15 @@ impl Sockets {
     /// # Errors
     /// Where the kernel has no eBPF for cgroups or refuses the programs, for lack of a permission or of a feature.
     pub fn open(cgroup: &Cgroup, sizes: Sizes) -> Result<Self, SocketsError> {
+        Self::open_with(cgroup, sizes, &[])
+    }
+
+    /// The same, with other capacities of maps that are not the tables.
+    fn open_with(cgroup: &Cgroup, sizes: Sizes, others: &[(&str, u32)]) -> Result<Self, SocketsError> {
         let failed = |source| SocketsError::Cgroup { path: cgroup.path().to_path_buf(), source };
         std::fs::create_dir_all(cgroup.path()).map_err(failed)?;
         let directory = File::open(cgroup.path()).map_err(failed)?;
-        let (programs, maps) = load::load(directory.as_fd(), sizes)?;
+        let (programs, maps) = load::load(directory.as_fd(), sizes, others)?;
         let cookie = load::netns_cookie().map_err(SocketsError::Cookie)?;
         call::update(maps.settings.as_fd(), &[([0; 4], cookie.to_ne_bytes())]).map_err(SocketsError::Settings)?;
         Ok(Self { cgroup: directory, path: cgroup.clone(), programs, maps })
@@ -167,6 +173,16 @@ impl Sockets {
     pub fn connections(&self) -> Result<Connections, SocketsError> {
         let (tcp, udp) = (self.maps.connected.try_clone()?, self.maps.connected_udp.try_clone()?);
         Ok(Connections::new(self.path.clone(), (tcp, self.maps.connected_id), udp))
+    }
+
+    /// How many sockets were connected through frontends that [`Connections::list`] does not tell, as there was no room for them: they are
+    /// not ended when their backend goes. It is counted from when the programs came to the cgroup.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn unfollowed(&self) -> Result<u64, SocketsError> {
+        let count = call::lookup(self.maps.unfollowed.as_fd(), &[0; 4]).map_err(refused("read the count"))?;
+        Ok(count.map_or(0, u64::from_ne_bytes))
     }
 
     /// How many frontends and backends the programs know, whoever told them: that is much less work than to read which.
@@ -245,6 +261,9 @@ fn target_bytes(target: Target) -> [u8; Place::SIZE] {
 fn slot_bytes(slot: Slot) -> [u8; abi::Slot::SIZE] {
     abi::Slot { list: slot.list, number: slot.number }.to_bytes()
 }
+
+// The plan and the programs mean the same slots.
+const _: () = assert!(ebpf::ENDING == abi::ENDING);
 
 const NOBODY: u32 = Errno::CONNREFUSED.raw_os_error().unsigned_abs();
 const NOBODY_HERE: u32 = Errno::HOSTUNREACH.raw_os_error().unsigned_abs();

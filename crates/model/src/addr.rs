@@ -107,6 +107,10 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// That of the node's end of every pod's link, where the pod's gateway is, and of the node on bridges of pods. Each link has just two ends, so that it
+/// need not differ.
+pub const HOST_MAC: Mac = Mac([0xee, 0xee, 0xee, 0xee, 0xee, 0xee]);
+
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mac(pub [u8; 6]);

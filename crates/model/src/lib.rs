@@ -43,7 +43,7 @@ pub mod quantity;
 pub mod service;
 pub mod wireguard;
 
-pub use addr::{ClusterIp, Mac, NodeAddr, NodePort, PodAddr, Protocol, ServicePort, TargetPort};
+pub use addr::{ClusterIp, HOST_MAC, Mac, NodeAddr, NodePort, PodAddr, Protocol, ServicePort, TargetPort};
 pub use block::{Block, BlockCidr, Held, Loan};
 pub use change::Change;
 pub use endpoints::{Endpoint, EndpointSlice};

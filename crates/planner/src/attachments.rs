@@ -22,8 +22,14 @@ use podnet_model::{Dual, Family, LinkName, Mac, Protocol, cni::PortMapping};
 
 use crate::{
     ipam::Handle,
-    ruleset::{BackendAddress, BackendKey, Edit, FrontendKey, RuleName, RuleSet, Set, unspecified},
+    ruleset::{
+        BackendAddress, BackendKey, Edit, FrontendKey, RuleName, RuleSet, Set, unspecified,
+        walk::{Element, Hop},
+    },
 };
+
+/// The tables, one for each family.
+pub const TABLE: &str = "podnet-pods";
 
 /// How the names of devices begin that lead to attachments.
 pub const DEVICE_PREFIX: &str = "pn";
@@ -216,6 +222,11 @@ impl Attachments {
             Some((*port, holder.clone()))
         })
     }
+}
+
+/// Whether a rule that a packet met leads it to an attachment by a port of the node.
+pub(crate) fn leads(met: &Hop) -> bool {
+    met.matched.iter().any(|found| matches!(found, Element::Backend(map, ..) if **map == *chains::HOST_PORTS))
 }
 
 /// The elements of sets, by the sets' names; none of them is empty.

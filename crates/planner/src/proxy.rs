@@ -12,6 +12,10 @@ pub use settings::{RuleSettings, loopback, node_port_addresses};
 /// had by asking for it.
 const PREFERENCE: [Mode; 4] = [Mode::Nftables, Mode::Iptables, Mode::Ipvs, Mode::Userspace];
 
+/// Why `ebpf` is not, behind its name.
+const NOT_BY_ITSELF: &str =
+    "needs nf_tables besides, has not been measured on many kernels yet, and so is never chosen by itself";
+
 /// What this node's kernel and its tools have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
@@ -90,13 +94,13 @@ fn why_best(lacks: &[String]) -> String {
     }
 }
 
-/// What is said of the mode that is never chosen: whether it can be asked for.
+/// What is said of the mode that is never chosen: why it is not, and whether it can be asked for.
 fn about_ebpf(built: &[Mode], has: &Capabilities) -> String {
     let ebpf = Mode::Ebpf;
     match has.lacks.get(&ebpf) {
         _ if !built.contains(&ebpf) => String::new(),
-        None => format!("; {ebpf} is there too, and is had by asking for it"),
-        Some(lack) => format!("; {ebpf}, which is had by asking for it alone, is not there: {lack}"),
+        None => format!("; {ebpf} {NOT_BY_ITSELF}; the node has it for who asks for it"),
+        Some(lack) => format!("; {ebpf} {NOT_BY_ITSELF}, and the node does not have it for who asks for it: {lack}"),
     }
 }
 
@@ -115,14 +119,16 @@ mod tests {
         assert_eq!(mode, Mode::Nftables);
         assert_eq!(
             why,
-            "it is the best, and the node has what it needs; ebpf is there too, and is had by asking for it"
+            "it is the best, and the node has what it needs; ebpf needs nf_tables besides, has not been measured on many \
+             kernels yet, and so is never chosen by itself; the node has it for who asks for it"
         );
         let choice = best(&[Mode::Nftables, Mode::Iptables, Mode::Ebpf]);
         assert_eq!(choice.mode, Mode::Ipvs);
         assert_eq!(
             choice.why,
             "it is the best of what the node has (nftables: no nftables here; iptables: no iptables here); \
-             ebpf, which is had by asking for it alone, is not there: no ebpf here"
+             ebpf needs nf_tables besides, has not been measured on many kernels yet, and so is never chosen by itself, \
+             and the node does not have it for who asks for it: no ebpf here"
         );
         assert_eq!(best(&[Mode::Nftables, Mode::Iptables, Mode::Ipvs]).mode, Mode::Userspace);
         let iptables = choose(None, &[Mode::Iptables], &lacking(&[])).unwrap();

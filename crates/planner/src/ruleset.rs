@@ -154,6 +154,11 @@ pub enum Match {
     FromElsewhere,
     /// The address is one of the loopback's: of 127.0.0.0/8, or ::1.
     Loopback(Field),
+    /// The field is this address.
+    Address(Field, IpAddr),
+    /// More connections than so many that came to this rule are open, this one included (`ct count over`). To be asked of packets that open
+    /// connections only: each question counts.
+    ConnectionsOver(u32),
     /// The fields, concatenated, are an element of the set; of a set of limits, one whose limit this packet exceeds.
     InSet {
         /// What is looked up.
@@ -348,9 +353,6 @@ pub enum Set {
     Senders(BTreeSet<Sender>),
     /// Addresses, each with how many packets of it may pass; what exceeds that is found.
     PacketRates(BTreeMap<IpAddr, PacketRate>),
-    /// Addresses, each with how many connections of it may be open at once; the packet that opens one more is found. To be asked once,
-    /// and of packets that open connections only: each question counts.
-    ConnectionLimits(BTreeMap<IpAddr, u32>),
     /// Addresses, each of which counts how many packets asked for it.
     Counters(BTreeSet<IpAddr>),
 }

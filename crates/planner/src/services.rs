@@ -177,11 +177,12 @@ impl Services {
         self.cluster_ips.iter()
     }
 
-    /// Whether a UDP connection that was opened to a frontend leads where it must not lead any more.
+    /// Whether a UDP connection that was opened to a frontend leads where it must not lead any more. To an endpoint that answers it may go on,
+    /// whether that ends, or policies and hints lead new connections elsewhere: so it is with kube-proxy (`CleanStaleEntries`) and with TCP.
     #[must_use]
     pub fn leads_astray(&self, (frontend, to): &Vanished) -> bool {
         let serving = self.serving(frontend).filter(|_| frontend.protocol == Protocol::Udp);
-        serving.is_some_and(|serving| serving.backends().all(|backend| backend.at != *to))
+        serving.is_some_and(|serving| serving.answering().all(|backend| backend.at != *to))
     }
 
     /// Takes a change in and tells what it does. Changes of different objects may come in any order, and again.

@@ -15,6 +15,7 @@ mod way;
 pub use cluster::Cluster;
 pub use hop::{End, Hop, Kind, Object, Path, Place, Trace, Verdict};
 pub use node::{Facts, Link, Lookup, Planned};
+pub use way::POD_END;
 
 use std::net::IpAddr;
 

@@ -7,11 +7,11 @@ use podnet_kernel::{
     cni_wire::Failure,
     pod_interface::{GATEWAY_V4, GATEWAY_V6, OnBridge, PodBridgeError, cut_off},
 };
-use podnet_model::{Family, LinkName, Mac, cni::Bridge};
+use podnet_model::{Family, HOST_MAC, LinkName, Mac, cni::Bridge};
 use podnet_planner::ipam::Handle;
 use tracing::warn;
 
-use super::{Attachment, Attachments, HOST_MAC, add::SETTLE_PATIENCE, chain, pod_mac};
+use super::{Attachment, Attachments, add::SETTLE_PATIENCE, chain, pod_mac};
 
 impl Attachments {
     /// How a pod with these addresses is on a bridge.

@@ -12,12 +12,12 @@ use podnet_kernel::{
     nft::NftError,
     pod_interface::{HostEnd, bridge, host_end},
 };
-use podnet_model::{Family, LinkName};
+use podnet_model::{Family, HOST_MAC, LinkName};
 use podnet_planner::ipam::Handle;
 use serde_json::Value;
 use tracing::{info, warn};
 
-use super::{Attachment, Attachments, HOST_MAC, pod_mac, records::Record};
+use super::{Attachment, Attachments, pod_mac, records::Record};
 use crate::conflist;
 
 impl Attachments {

@@ -13,7 +13,7 @@ use podnet_model::{
 };
 use podnet_planner::{
     limits::rules::{rules, state},
-    ruleset::{RuleSet, Set, diff},
+    ruleset::{RuleSet, diff},
 };
 use tracing::{info, warn};
 
@@ -127,15 +127,9 @@ fn is_there(socket: &mut NftSocket, rules: &RuleSet) -> Result<bool, NftError> {
     if state(rules).is_none() {
         return Ok(false);
     }
-    let sets = rules.sets.iter().map(|(name, set)| match set {
-        Set::PacketRates(elements) => (name, elements.len()),
-        Set::ConnectionLimits(elements) => (name, elements.len()),
-        Set::Counters(elements) => (name, elements.len()),
-        _ => (name, 0),
-    });
-    for (name, elements) in sets {
+    for (name, set) in &rules.sets {
         match socket.element_count(rules.family, TABLE, name) {
-            Ok(found) if found == elements => {}
+            Ok(found) if found == set.len() => {}
             Ok(_) => return Ok(false),
             Err(error) if error.is_missing() => return Ok(false),
             Err(error) => return Err(error),

@@ -194,7 +194,10 @@ impl Records {
 pub fn links(directory: &Path) -> io::Result<BTreeMap<IpAddr, Link>> {
     let of = |(handle, record): (Handle, Record)| {
         let device = handle.as_str().rsplit_once('/').map(|(container, ifname)| host_ifname(container, ifname));
-        let link = device.map(|device| Link { device, bridge: record.bridge.map(|on| on.bridge) });
+        let link = device.map(|device| {
+            let bridge = record.bridge.map(|on| on.bridge);
+            Link { device, bridge, ports: record.ports }
+        });
         record.addrs.into_iter().filter_map(move |addr| Some((addr, link.clone()?)))
     };
     Ok(read(directory)?.into_iter().flat_map(of).collect())
@@ -271,13 +274,16 @@ mod tests {
         let bridge = OnBridge { bridge: "cni0".into(), hairpin: false, segments: Vec::new(), gateways: Vec::new() };
         let on_bridge = Record { addrs: vec!["10.0.0.2".parse().unwrap()], bridge: Some(bridge), ..record("n") };
         let records = Records::open(path.clone());
-        records.put(&Handle::new("routed", "eth0"), record("n")).unwrap();
+        let (host_ip, protocol) = (std::net::Ipv4Addr::UNSPECIFIED.into(), podnet_model::Protocol::Tcp);
+        let ports = vec![PortMapping { host_ip, protocol, host_port: 8080, container_port: 80 }];
+        records.put(&Handle::new("routed", "eth0"), Record { ports: ports.clone(), ..record("n") }).unwrap();
         records.put(&Handle::new("port", "net1"), on_bridge).unwrap();
         let link = |container: &str, ifname: &str, bridge: Option<&str>| Link {
             device: host_ifname(container, ifname),
             bridge: bridge.map(LinkName::from),
+            ports: Vec::new(),
         };
-        let (routed, port) = (link("routed", "eth0", None), link("port", "net1", Some("cni0")));
+        let (routed, port) = (Link { ports, ..link("routed", "eth0", None) }, link("port", "net1", Some("cni0")));
         let all = [("10.0.0.1", &routed), ("10.0.0.2", &port), ("fd00::1", &routed)];
         let all = all.map(|(addr, link)| (addr.parse().unwrap(), link.clone()));
         assert_eq!(links(&path).unwrap(), BTreeMap::from(all));

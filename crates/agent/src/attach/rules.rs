@@ -15,15 +15,13 @@ use podnet_kernel::{
     sysctl,
 };
 use podnet_model::{Dual, Family, LinkName, Protocol};
+pub use podnet_planner::attachments::TABLE;
 use podnet_planner::{
     attachments::{Attached, Attachments, DEVICE_PREFIX, PortTaken},
     ipam::Handle,
     ruleset::Edit,
 };
 use tracing::warn;
-
-/// The tables, one for each family.
-pub const TABLE: &str = "podnet-pods";
 
 /// Why an attachment's rules are not in force.
 #[derive(Debug, thiserror::Error)]

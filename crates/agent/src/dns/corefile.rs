@@ -68,8 +68,9 @@ fn interface(name: &str) -> io::Result<Vec<IpAddr>> {
     Ok(addresses)
 }
 
-/// The names of a directory's files, and of its directories with a slash behind, sorted. What is no text cannot be imported. Where
-/// a ConfigMap is mounted, directories that begin with a dot are its versions, and what they have is there without them.
+/// The names of a directory's files, and of its directories with a slash behind, or two where it is a link to one, sorted. What is no
+/// text cannot be imported. Where a ConfigMap is mounted, directories that begin with a dot are its versions, and what they have is
+/// there without them: directories, too, as links that count as the directories themselves.
 fn list(directory: &str) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory)? {
@@ -80,7 +81,10 @@ fn list(directory: &str) -> io::Result<Vec<String>> {
         if kind.is_file() {
             names.push(name);
         } else if kind.is_dir() && !name.starts_with('.') {
-            names.push(name + "/");
+            // kubelet has each of them lead into the version that holds, which has no links.
+            let is_mounted = || std::fs::read_link(entry.path()).is_ok_and(|to| to.starts_with("..data"));
+            let is_link = entry.file_type().is_ok_and(|own| own.is_symlink()) && !is_mounted();
+            names.push(name + if is_link { "//" } else { "/" });
         }
     }
     names.sort_unstable();

@@ -14,7 +14,11 @@ use podnet_dns::{
     Scheme,
     chain::{ClientAuth, TlsFiles, TlsOptions, TlsVersions, WebTls},
 };
-use rustls::{ALL_VERSIONS, NoKeyLog, ServerConfig, SupportedProtocolVersion, version};
+use rustls::{
+    ALL_VERSIONS, ConfigBuilder, NoKeyLog, ServerConfig, SupportedProtocolVersion,
+    server::{ResolvesServerCertUsingSni, WantsServerCert},
+    version,
+};
 use tracing::{error, info};
 
 use super::{corefile::Stamp, pem};
@@ -46,7 +50,7 @@ struct Seen {
 }
 
 impl Identity {
-    /// Reads a port's certificate.
+    /// Reads a port's certificate. Where that has yet to be issued (`acme`), clients are turned away until it is there.
     ///
     /// # Errors
     /// When a file cannot be read, or certificate and key do not belong together.
@@ -69,8 +73,18 @@ impl Identity {
 
     fn with(options: &TlsOptions, offer: Offer) -> io::Result<Arc<Self>> {
         let files = stamps(&options.files);
+        let current = match config(options, offer) {
+            Err(error) if options.acme.is_some() => {
+                let current = waiting(options, offer)?;
+                if error.kind() != io::ErrorKind::NotFound {
+                    error!(%error, "a certificate that was issued cannot be used; clients are turned away until there is another one");
+                }
+                current
+            }
+            read => read?,
+        };
         Ok(Arc::new(Self {
-            current: RwLock::new(config(options, offer)?),
+            current: RwLock::new(current),
             options: options.clone(),
             offer,
             seen: Mutex::new(Seen { looked: Instant::now(), files }),
@@ -134,6 +148,20 @@ fn config(options: &TlsOptions, offer: Offer) -> io::Result<Arc<ServerConfig>> {
     let (Some(certificate), Some(key)) = (&options.files.certificate, &options.files.key) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
+    let config = builder(options, offer)?
+        .with_single_cert(pem::certificates(certificate)?, pem::key(key)?)
+        .map_err(|error| pem::bad(certificate, &error))?;
+    spoken(config, options, offer)
+}
+
+/// As long as there is no certificate: nobody comes to an agreement.
+fn waiting(options: &TlsOptions, offer: Offer) -> io::Result<Arc<ServerConfig>> {
+    let nothing = Arc::new(ResolvesServerCertUsingSni::new());
+    spoken(builder(options, offer)?.with_cert_resolver(nothing), options, offer)
+}
+
+/// What is asked of clients.
+fn builder(options: &TlsOptions, offer: Offer) -> io::Result<ConfigBuilder<ServerConfig, WantsServerCert>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = match options.client_auth {
         ClientAuth::NoCertificate => None,
@@ -142,13 +170,13 @@ fn config(options: &TlsOptions, offer: Offer) -> io::Result<Arc<ServerConfig>> {
     let builder = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(offer.spoken())
         .map_err(io::Error::other)?;
-    let builder = match verifier {
+    Ok(match verifier {
         None => builder.with_no_client_auth(),
         Some(verifier) => builder.with_client_cert_verifier(verifier),
-    };
-    let mut config = builder
-        .with_single_cert(pem::certificates(certificate)?, pem::key(key)?)
-        .map_err(|error| pem::bad(certificate, &error))?;
+    })
+}
+
+fn spoken(mut config: ServerConfig, options: &TlsOptions, offer: Offer) -> io::Result<Arc<ServerConfig>> {
     config.alpn_protocols = offer.protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     config.key_log = match &options.keylog {
         None => Arc::new(NoKeyLog),

@@ -26,14 +26,17 @@ use podnet_dns::{
 };
 use podnet_kernel::{addr, netlink::RtSocket};
 use rounds::Rounds;
-use spread::{Spread, share};
+use spread::Spread;
+pub(super) use spread::share;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 pub(super) use watches::api;
 use watches::{Watches, next, watches};
 
 use super::{
-    DnsError, DnsOptions, Shared, corefile,
+    DnsError, DnsOptions, Shared,
+    acme::Issuing,
+    corefile,
     corefile::{Anew, Sources, Stamp},
     listeners::Listeners,
     outside::Network,
@@ -69,6 +72,8 @@ pub(super) struct Keeper {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     watches: Option<Watches>,
+    /// Certificates that this server has issued.
+    issuing: Issuing,
 }
 
 impl Keeper {
@@ -81,7 +86,8 @@ impl Keeper {
         let metrics = Arc::new(Metrics::default());
         let mut cluster = Cluster::default();
         cluster.stands_at(&here());
-        let server = Arc::new(server(config.clone(), &cluster, &metrics));
+        let issuing = Issuing::default();
+        let server = Arc::new(server(config.clone(), &cluster, &metrics, &issuing));
         let shared = Arc::new(Shared::new(server));
         let watches = watches(&options, &config, &metrics).await?;
         if watches.is_none() {
@@ -101,6 +107,7 @@ impl Keeper {
             shared: Arc::clone(&shared),
             metrics,
             watches,
+            issuing,
         };
         Ok((keeper, shared))
     }
@@ -122,6 +129,7 @@ impl Keeper {
     /// Keeps the server for good.
     pub(super) async fn keep(mut self, mut listeners: Listeners) {
         self.rounds.follow(&self.config.watched, Instant::now());
+        self.issuing.follow(&self.config);
         let mut look = Box::pin(tokio::time::sleep(self.interval()));
         let mut glance = tokio::time::interval(GLANCE);
         glance.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -281,7 +289,7 @@ impl Keeper {
         for warning in &config.warnings {
             warn!("{warning}");
         }
-        let server = Arc::new(server(config.clone(), &self.cluster, &self.metrics));
+        let server = Arc::new(server(config.clone(), &self.cluster, &self.metrics, &self.issuing));
         // What was known stays known, and what is not there is known not to be, unless nobody told of it yet.
         let goes_on = watches.as_ref().is_none_or(|watches| watches.announce(self.watches.as_ref(), &mut self.cluster));
         if goes_on && self.shared.server().synced() {
@@ -305,6 +313,7 @@ impl Keeper {
             watches.drop_imports(&config, &mut self.cluster);
         }
         self.rounds.follow(&config.watched, Instant::now());
+        self.issuing.follow(&config);
         (self.config, self.sources) = (config, sources);
         Ok(())
     }
@@ -319,9 +328,10 @@ fn here() -> Vec<IpAddr> {
     })
 }
 
-fn server(config: Config, cluster: &Cluster, metrics: &Arc<Metrics>) -> Server {
+fn server(config: Config, cluster: &Cluster, metrics: &Arc<Metrics>, issuing: &Issuing) -> Server {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32);
-    Server::new(config, cluster, seconds, Arc::clone(metrics), Arc::new(Network::new(Arc::clone(metrics))), observer())
+    let network = Network::new(Arc::clone(metrics)).proving(Arc::clone(issuing.challenges()));
+    Server::new(config, cluster, seconds, Arc::clone(metrics), Arc::new(network), observer())
 }
 
 pub(super) fn observer() -> Observer {

@@ -17,6 +17,7 @@ use podnet_dns::{
     chain::EtcdOptions,
     etcd::Store,
     metrics::Metrics,
+    plugin::Challenges,
     server::{ClientSearch, Take},
 };
 use podnet_model::Namespace;
@@ -42,6 +43,8 @@ pub(super) struct Network {
     metrics: Arc<Metrics>,
     /// Whose search paths are known.
     clients: Arc<Clients>,
+    /// What authorities are told; none: nothing is proved to any.
+    challenges: Option<Arc<Challenges>>,
     /// SipHash with keys from the operating system, over a counter: nobody can guess the next one.
     keyed: RandomState,
     counter: AtomicU64,
@@ -56,7 +59,13 @@ impl Network {
     /// As [`Network::new`], of a node whose pods' search paths are known.
     pub(super) fn of_node(metrics: Arc<Metrics>, clients: Arc<Clients>) -> Self {
         let connections = Arc::new(Connections::new(Arc::clone(&metrics)));
-        Self { connections, metrics, clients, keyed: RandomState::new(), counter: AtomicU64::new(0) }
+        let (keyed, counter) = (RandomState::new(), AtomicU64::new(0));
+        Self { connections, metrics, clients, challenges: None, keyed, counter }
+    }
+
+    /// The same, whose server tells authorities this.
+    pub(super) fn proving(self, challenges: Arc<Challenges>) -> Self {
+        Self { challenges: Some(challenges), ..self }
     }
 
     /// What counts.
@@ -118,6 +127,10 @@ impl Outside for Network {
 
     fn store(&self, options: &EtcdOptions) -> Arc<dyn Store> {
         Arc::new(Etcd::new(options))
+    }
+
+    fn challenges(&self) -> Option<Arc<Challenges>> {
+        self.challenges.clone()
     }
 
     fn search_of(&self, client: IpAddr) -> Option<Arc<ClientSearch>> {

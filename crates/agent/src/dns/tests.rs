@@ -29,6 +29,7 @@ use load::Load;
 
 use super::{DnsError, DnsOptions, run};
 
+mod acme;
 mod connected;
 mod etcd;
 mod files;
@@ -388,26 +389,31 @@ async fn what_cannot_be_loaded_or_read_is_said() {
 
 /// An API server with one Service, its slice and two namespaces, where nothing ever changes.
 fn api_server() -> Router {
-    let meta = |name: &str| json!({"name": name, "namespace": "web", "uid": name, "resourceVersion": "1"});
     let namespace = |name: &str| json!({"metadata": {"name": name, "resourceVersion": "1"}});
-    let service = json!({
-        "metadata": meta("web"),
-        "spec": {
-            "type": "ClusterIP", "clusterIP": "10.233.0.7", "clusterIPs": ["10.233.0.7"],
-            "ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": 8080}],
-        },
-    });
-    let mut slice_meta = meta("web-x");
-    slice_meta["labels"] = json!({"kubernetes.io/service-name": "web"});
     let slice = json!({
-        "metadata": slice_meta, "addressType": "IPv4",
+        "metadata": {
+            "name": "web-x", "namespace": "web", "uid": "web-x", "resourceVersion": "1",
+            "labels": {"kubernetes.io/service-name": "web"},
+        },
+        "addressType": "IPv4",
         "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
         "endpoints": [{"addresses": ["10.244.1.2"], "conditions": {"ready": true}}],
     });
     Router::new()
-        .route("/api/v1/services", list("v1", "Service", vec![service]))
+        .route("/api/v1/services", list("v1", "Service", vec![web_service()]))
         .route("/api/v1/namespaces", list("v1", "Namespace", vec![namespace("web"), namespace("bare")]))
         .route("/apis/discovery.k8s.io/v1/endpointslices", list("discovery.k8s.io/v1", "EndpointSlice", vec![slice]))
+}
+
+/// The Service `web`, with an address and a port.
+fn web_service() -> Value {
+    json!({
+        "metadata": {"name": "web", "namespace": "web", "uid": "web", "resourceVersion": "1"},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": "10.233.0.7", "clusterIPs": ["10.233.0.7"],
+            "ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": 8080}],
+        },
+    })
 }
 
 fn list(version: &'static str, kind: &'static str, items: Vec<Value>) -> axum::routing::MethodRouter {

@@ -1,6 +1,7 @@
 //! Reading flows over HTTPS: `GET /flows` streams [`Item`]s as lines of JSON to whoever shows a certificate of the cluster's authority or a
-//! bearer token, each with its id; lines without anything in them say that nothing happened. `POST /capture` streams packets, `POST /probe` tells
-//! where a probe passes, or sends it, `GET /forwarding` tells what the kernel has. `POST /ends` is for other nodes' agents.
+//! bearer token, each with its id, behind what is to be known first ([`Ahead`]); lines without anything in them say that nothing happened.
+//! `POST /capture` streams packets, `POST /probe` tells where a probe passes, or sends it, `GET /forwarding` tells what the kernel has, and what is
+//! inside of pods. `POST /ends` is for other nodes' agents.
 
 mod asker;
 mod authority;
@@ -32,7 +33,7 @@ use hyper::body::Incoming;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use podnet_flow::{
-    Item, Numbered, RecordId,
+    Ahead, Item, Numbered, RecordId,
     export::json,
     store::{Page, Retention},
 };
@@ -179,7 +180,10 @@ impl Server {
                 let asker = self.asker(&request, by_certificate).await?;
                 probe::begin(self, request.into_body(), asker, busy).await
             }
-            Matter::Forwarding => forwarding::tell(self, self.asker(&request, by_certificate).await?).await,
+            Matter::Forwarding => {
+                let asker = self.asker(&request, by_certificate).await?;
+                forwarding::tell(self, request.uri(), asker).await
+            }
             Matter::Ends => ends::tell(self, request, by_certificate).await,
         }
     }
@@ -248,15 +252,24 @@ impl Pump {
     async fn run(mut self, _place: Place) {
         let since = self.query.since.filter(|_| self.query.after.is_none());
         let earliest = since.and_then(|since| self.heard.checked_sub(SignedDuration::from_secs(since.into())).ok());
+        let ahead = earliest.and_then(|earliest| self.ahead(earliest));
+        if let Some(line) = ahead
+            && self.sender.send(Ok(line)).await.is_err()
+        {
+            return;
+        }
+        let mut forgotten = earliest.zip(self.reader.forgotten());
         loop {
             let Page { missed, first, items } = self.reader.page();
             let is_all = items.is_empty();
             let next = self.id(first);
             let whole = std::mem::replace(&mut self.heard, Timestamp::now());
             let gaps = missing::gaps(&missed, &next, (whole, self.heard), self.query.ends);
+            let forgotten = forgotten.take().and_then(|times| missing::forgotten(times, &next, gaps.len()));
             let numbered = |(sequence, item)| Numbered { record: RecordId { sequence, ..next.clone() }, item };
             let mut text = String::new();
-            for Numbered { record, item } in gaps.into_iter().chain((first..).zip(items).map(numbered)) {
+            let gaps = forgotten.into_iter().chain(gaps);
+            for Numbered { record, item } in gaps.chain((first..).zip(items).map(numbered)) {
                 if earliest.is_some_and(|earliest| item.at() < earliest) || !self.query.is_for(&item) {
                     continue;
                 }
@@ -273,6 +286,14 @@ impl Pump {
                 return;
             }
         }
+    }
+
+    /// What is said ahead of all: that the recording began later than what is asked for, be it that nobody asked for it before or that an earlier
+    /// agent took with it what it kept.
+    fn ahead(&self, earliest: Timestamp) -> Option<Bytes> {
+        let record = self.id(0);
+        let is_later = record.began().is_some_and(|began| began > earliest);
+        is_later.then(|| format!("{}\n", Ahead::Begun { record }.json()).into())
     }
 
     /// Until there may be more; not where the reader has gone, or recording ended.

@@ -20,7 +20,7 @@ use crate::{AgentConfig, attach, network::Network, proxy};
 
 /// Tells of the node.
 pub(crate) trait Own: Send + Sync {
-    /// What there is of it now. Blocks for as long as the kernel takes.
+    /// What there is of it now, its pods left out. Blocks for as long as the kernel takes.
     ///
     /// # Errors
     /// What keeps it from being told.
@@ -95,6 +95,6 @@ impl Own for OwnNode {
             links: attach::links(&self.attachments)?,
             ..Facts::new(device, mtu, mode)
         };
-        Ok(Told { facts, is_configured_alone: self.is_configured_alone, kernel })
+        Ok(Told { facts, is_configured_alone: self.is_configured_alone, kernel, pods: Vec::new() })
     }
 }

@@ -75,9 +75,9 @@ impl Past {
         let written = self.written.subscribe();
         let mut store = self.store();
         let next = from(&store);
-        let bookmark = store.enter(next);
+        let (bookmark, forgotten) = (store.enter(next), store.forgotten());
         drop(store);
-        Reader { past: Arc::clone(self), written, bookmark }
+        Reader { past: Arc::clone(self), written, bookmark, forgotten }
     }
 }
 
@@ -87,6 +87,7 @@ pub(super) struct Reader {
     past: Arc<Past>,
     written: watch::Receiver<bool>,
     bookmark: Bookmark,
+    forgotten: Option<Timestamp>,
 }
 
 impl Drop for Reader {
@@ -99,6 +100,11 @@ impl Reader {
     /// The recording that is read.
     pub(super) fn epoch(&self) -> u64 {
         self.past.epoch
+    }
+
+    /// Until when something was that was not kept any more as this one began to read.
+    pub(super) const fn forgotten(&self) -> Option<Timestamp> {
+        self.forgotten
     }
 
     /// The next items, none where all are read, and what went by unread before them.

@@ -18,7 +18,7 @@ use podnet_kernel::{
     tc::{self, Dropped},
 };
 use podnet_model::{Family, LinkName};
-use podnet_planner::limits::rules::{LOST_FROM, LOST_TO};
+use podnet_planner::limits::rules::{LOST_FROM, LOST_TO, REFUSED_FROM, REFUSED_TO};
 use tracing::debug;
 
 use crate::{addresses::Addresses, attach::limit_rules};
@@ -29,12 +29,15 @@ pub(super) type Senders = HashMap<u32, Vec<IpAddr>>;
 /// Names, by the indices of interfaces.
 pub(super) type Devices = HashMap<u32, LinkName>;
 
+/// A set of the limits' rules, and an address in it.
+pub(super) type Counted = (&'static str, IpAddr);
+
 /// What one limit has dropped since it is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Loss {
     pub(super) dropped: Dropped,
-    /// The address whose packet rate it is; none where it is the interface's bandwidth.
-    pub(super) rate_of: Option<IpAddr>,
+    /// The set of the limits' rules that counts it, and for which address; none where it is the interface's bandwidth.
+    pub(super) counted: Option<Counted>,
 }
 
 /// Who knows which pod has which addresses, and the node's interfaces.
@@ -82,14 +85,19 @@ impl OfNode {
         addrs
     }
 
-    /// What was beyond packet rates, by address.
-    fn beyond_rates(&self) -> Result<Vec<(IpAddr, Direction, u64)>, NftError> {
+    /// What was beyond packet rates and limits of connections, by address.
+    fn beyond(&self) -> Result<Vec<(Counted, Direction, u64)>, NftError> {
         let mut socket = self.rules.take().map_or_else(NftSocket::open, Ok)?;
         let mut beyond = Vec::new();
-        for (set, direction) in [(LOST_FROM, Direction::Egress), (LOST_TO, Direction::Ingress)] {
+        for (set, direction) in [
+            (LOST_FROM, Direction::Egress),
+            (LOST_TO, Direction::Ingress),
+            (REFUSED_FROM, Direction::Egress),
+            (REFUSED_TO, Direction::Ingress),
+        ] {
             for family in Family::ALL {
                 let counters = socket.counters(family, limit_rules::TABLE, set)?;
-                beyond.extend(counters.into_iter().map(|(addr, packets)| (addr, direction, packets)));
+                beyond.extend(counters.into_iter().map(|(addr, packets)| ((set, addr), direction, packets)));
             }
         }
         *self.rules.borrow_mut() = Some(socket);
@@ -99,8 +107,8 @@ impl OfNode {
     fn losses(&self) -> Result<Vec<Loss>, NftError> {
         let mut socket = RtSocket::open()?;
         let mut losses: Vec<Loss> =
-            tc::dropped(&mut socket)?.into_iter().map(|dropped| Loss { dropped, rate_of: None }).collect();
-        let beyond = self.beyond_rates()?;
+            tc::dropped(&mut socket)?.into_iter().map(|dropped| Loss { dropped, counted: None }).collect();
+        let beyond = self.beyond()?;
         if beyond.is_empty() {
             return Ok(losses);
         }
@@ -111,9 +119,9 @@ impl OfNode {
             let Some(index) = indices.get(&name) else { continue };
             devices.extend(addrs.into_iter().map(|addr| (addr, *index)));
         }
-        losses.extend(beyond.into_iter().filter_map(|(addr, direction, packets)| {
+        losses.extend(beyond.into_iter().filter_map(|((set, addr), direction, packets)| {
             let dropped = Dropped { device: *devices.get(&addr)?, direction, packets };
-            Some(Loss { dropped, rate_of: Some(addr) })
+            Some(Loss { dropped, counted: Some((set, addr)) })
         }));
         Ok(losses)
     }

@@ -131,6 +131,7 @@ impl Worker {
     pub(super) fn tell_who_stands_in(&self) {
         self.proxy.told().facts.set_left_to_rules(self.sockets.left_to_rules());
         self.proxy.told().facts.set_addresses_left_to_rules(self.rules.left_to_rules());
+        self.proxy.told().facts.set_unfollowed(self.sockets.unfollowed());
         let stands_in = self.rules.waits().then(|| self.rules.standing());
         self.proxy.told().stands_in.send_if_modified(|known| {
             let is_new = *known != stands_in;

@@ -22,7 +22,7 @@ use podnet_planner::{
     ruleset::FrontendKey,
     services::{
         FrontendChange,
-        ebpf::{Ebpf, Remembered},
+        ebpf::{self, Ebpf, Remembered},
     },
 };
 use tracing::{debug, info, warn};
@@ -52,12 +52,14 @@ pub(super) struct SocketsPlace {
     /// An earlier agent may have left some.
     suspected: bool,
     mended: Vec<Damage>,
+    /// As last counted: see [`Sockets::unfollowed`].
+    unfollowed: u64,
 }
 
 impl SocketsPlace {
     /// For the processes of the cgroup of this path. Nothing is done yet, and what an earlier agent left is as it is.
     pub(super) const fn new(cgroup: PathBuf) -> Self {
-        Self { cgroup, ready: None, at: None, left: None, suspected: true, mended: Vec::new() }
+        Self { cgroup, ready: None, at: None, left: None, suspected: true, mended: Vec::new(), unfollowed: 0 }
     }
 
     /// Makes sure that the mode can be had. Nothing is in force before [`SocketsPlace::follow`].
@@ -98,6 +100,11 @@ impl SocketsPlace {
     /// To how many backends virtual servers remember connections: what leads to these is left to the rules in mode `ebpf`.
     pub(super) fn left_to_rules(&self) -> usize {
         self.at.as_ref().map_or(0, |at| at.ebpf.left_to_rules().len())
+    }
+
+    /// How many sockets were connected, in mode `ebpf`, that are not ended when their backend goes.
+    pub(super) const fn unfollowed(&self) -> u64 {
+        self.unfollowed
     }
 
     fn leave(&mut self, rules: &mut ClusterRules) {
@@ -158,6 +165,9 @@ impl SocketsPlace {
         let Some(at) = self.at.as_mut().filter(|at| at.due().is_some_and(|due| due <= Instant::now())) else {
             return Ok(());
         };
+        if let Some(programs) = &at.programs {
+            self.unfollowed = programs.unfollowed()?;
+        }
         if let Some(what) = at.look(rules)? {
             warn!(what, "mended what somebody else damaged");
             self.mended.push(Damage::new(Object::Programs, what));
@@ -223,8 +233,8 @@ impl AtSockets {
         self.in_force = false;
         rules.follow(true);
         self.leave_to_rules(rules.remembered());
-        let (frontends, backends) = rules.servings().fold((0, 0), |(frontends, backends), (_, serving)| {
-            (frontends + 1, backends + serving.inside.slots().len())
+        let (frontends, backends) = rules.servings().fold((0, 0), |(frontends, backends), (key, serving)| {
+            (frontends + 1, backends + ebpf::slots(key, serving))
         });
         let edits = self.bring(rules, (frontends, backends))?;
         self.in_force = true;

@@ -184,12 +184,12 @@ impl Configured {
         self.in_force(mode, why);
     }
 
-    /// What of Services the mode in force does not serve: each is told once while it is so, by an event of its Service.
+    /// What of Services the mode in force does not serve, or otherwise than they ask: each is told once while it is so, by an event of its Service.
     pub(crate) fn unserved(&mut self, now: BTreeSet<Unserved>) {
-        for Unserved { service, message, .. } in now.difference(&self.unserved) {
+        for Unserved { service, reason, message, .. } in now.difference(&self.unserved) {
             warn!(%service, "{message}");
             let message = format!("on node {}: {message}", self.node);
-            self.complaints.tell_of::<Service>(&service.namespace, &service.name, "NotServed", message);
+            self.complaints.tell_of::<Service>(&service.namespace, &service.name, reason, message);
         }
         over(self.unserved.difference(&now));
         self.unserved = now;
@@ -197,11 +197,11 @@ impl Configured {
 
     /// What of Services no node serves: every node's log has it, and those nodes to which that falls write the event.
     pub(crate) fn faults(&mut self, now: BTreeSet<Unserved>, falls_to_this: impl Fn(&ServiceKey) -> bool) {
-        for Unserved { service, message, fact } in now.difference(&self.faults) {
+        for Unserved { service, reason, message, fact } in now.difference(&self.faults) {
             warn!(%service, "{message}");
             if let Some(fact) = fact.clone().filter(|_| falls_to_this(service)) {
                 let of = (&service.namespace, &*service.name);
-                self.complaints.tell_fact::<Service>(of, "NotServed", message.clone(), fact);
+                self.complaints.tell_fact::<Service>(of, reason, message.clone().into_owned(), fact);
             }
         }
         over(self.faults.difference(&now));
@@ -313,7 +313,7 @@ impl Configured {
 
 fn over<'a>(gone: impl Iterator<Item = &'a Unserved>) {
     for Unserved { service, message, .. } in gone {
-        info!(%service, was = %message, "a Service is served again, or need not be");
+        info!(%service, was = %message, "what was told of a Service is so no more");
     }
 }
 

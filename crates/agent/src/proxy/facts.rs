@@ -51,6 +51,7 @@ struct State {
     contested: Dual<usize>,
     left_to_rules: usize,
     addresses_left: usize,
+    unfollowed: u64,
     counted: Dual<Counted>,
     reconciled: Dual<(Histogram, u64)>,
 }
@@ -102,6 +103,11 @@ impl Facts {
         self.state().addresses_left = addresses;
     }
 
+    /// In mode `ebpf`: so many sockets were connected that are not ended when their backend goes.
+    pub fn set_unfollowed(&self, sockets: u64) {
+        self.state().unfollowed = sockets;
+    }
+
     /// Connection tracking was gone through, which took so long, and forgot so many connections.
     pub fn reconciled(&self, family: Family, took: Duration, forgotten: usize) {
         let (times, all) = &mut self.state().reconciled[family];
@@ -137,6 +143,9 @@ impl Facts {
             }
         }
         state.render_gauges(&mut text);
+        let name = "podnet_proxy_sockets_unfollowed_total";
+        let help = "Sockets connected in mode ebpf that found no room: none ends when its backend goes.";
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {}", state.unfollowed);
         let name = "kubeproxy_conntrack_reconciler_sync_duration_seconds";
         let _ = writeln!(
             text,
@@ -173,6 +182,7 @@ impl Default for Facts {
             contested: Dual::default(),
             left_to_rules: 0,
             addresses_left: 0,
+            unfollowed: 0,
             counted: Dual::default(),
             reconciled: Dual::from_fn(|_| (Histogram::of_rounds(), 0)),
         }))
@@ -258,6 +268,7 @@ mod tests {
         facts.set_contested(Family::V6, 3);
         facts.set_left_to_rules(5);
         facts.set_addresses_left_to_rules(6);
+        facts.set_unfollowed(8);
         facts.reconciled(Family::V4, Duration::from_millis(3), 7);
         facts.cleanup_refused(1);
         facts.cleanup_refused(2);
@@ -275,6 +286,7 @@ mod tests {
             "podnet_proxy_contested_frontends{ip_family=\"IPv6\"} 3",
             "podnet_proxy_backends_left_to_rules 5",
             "podnet_proxy_addresses_left_to_rules 6",
+            "podnet_proxy_sockets_unfollowed_total 8",
             "kubeproxy_conntrack_reconciler_sync_duration_seconds_bucket{ip_family=\"IPv4\",le=\"0.004\"} 1",
             "kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family=\"IPv6\"} 0",
             "kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"} 7",

@@ -35,7 +35,7 @@ use super::{
     configured::BUILT, counted::Counted, facts::Rules, iptables::InIptables, ipvs::InIpvs, userspace::InUserspace,
 };
 
-pub use unserved::Unserved;
+pub use unserved::{NOT_SERVED, Unserved};
 
 /// The rules of Services. `services` is what is planned, always the same value.
 pub(crate) trait ServiceRules: fmt::Debug + Send {

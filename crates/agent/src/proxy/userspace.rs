@@ -57,7 +57,7 @@ pub use away::Launch;
 pub(crate) use away::serve_apart;
 pub(crate) use mirror::{onward, origin};
 
-use super::mode::{RulesError, ServiceRules, Unserved, is_needed};
+use super::mode::{NOT_SERVED, RulesError, ServiceRules, Unserved, is_needed};
 use server::Server;
 
 /// How often it is looked at most whether all is there, when something was heard.
@@ -253,10 +253,19 @@ impl ServiceRules for InUserspace {
         }
         let lacking = self.planned.unserved().map(|(key, lack, serving)| Unserved {
             service: serving.service.clone(),
-            message: format!("{key} {lack}"),
+            reason: NOT_SERVED,
+            message: format!("{key} {lack}").into(),
             fact: None,
         });
-        lacking.chain(self.server.refused()).collect()
+        let hiding = self.planned.hiding().into_iter().map(|service| Unserved {
+            service: service.clone(),
+            reason: "SourceHidden",
+            message: "externalTrafficPolicy Local: in mode userspace backends see the node's address, and not their \
+                      clients', which another mode keeps"
+                .into(),
+            fact: None,
+        });
+        lacking.chain(hiding).chain(self.server.refused()).collect()
     }
 }
 

@@ -18,14 +18,11 @@ use podnet_kernel::{
         mtu::{self, Interface},
     },
 };
-use podnet_model::{LinkName, Mac};
+use podnet_model::{HOST_MAC, LinkName, Mac};
 use podnet_planner::{overlay::IPV6_LEAST_MTU, step::Step};
 use tracing::warn;
 
-use crate::{
-    attach::{HOST_MAC, rules::PodRules},
-    fastpath::FastPath,
-};
+use crate::{attach::rules::PodRules, fastpath::FastPath};
 
 /// What ADD made and DEL has not begun to remove: what is between the two has to be whole.
 #[derive(Debug)]

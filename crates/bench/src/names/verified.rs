@@ -6,12 +6,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    SERVICES,
+    Generations, SERVICES,
     asking::until_answered,
     records::{dashed, endpoints, name},
-    spawn,
+    spawn, updates,
 };
-use crate::{Result, lab::Place};
+use crate::{Result, figures::Times, lab::Place, stand_in::StandIn};
 
 const PORT: u16 = 5302;
 
@@ -24,6 +24,8 @@ pub(super) struct Verified {
     /// Memory of its own then, and at its most, in MiB.
     pub(super) memory_mib: f64,
     pub(super) peak_mib: f64,
+    /// From the watch event of a changed slice until a question has the new address.
+    pub(super) update: Times,
 }
 
 /// The pods behind the Services' endpoints: the Service's number, the endpoint's place, and the address.
@@ -59,8 +61,8 @@ pub(super) fn pod((number, at, addr): (usize, usize, Ipv4Addr)) -> Value {
     })
 }
 
-/// Starts another one before the same API, and ends it.
-pub(super) fn measure(place: &Place, podnet: &str) -> Result<Verified> {
+/// Starts another one before the same API, and ends it. `generations` are changes that nobody was told of yet.
+pub(super) fn measure(place: &Place, api: &StandIn, podnet: &str, generations: Generations) -> Result<Verified> {
     let corefile = format!(".:{PORT} {{\n kubernetes cluster.local in-addr.arpa {{\n pods verified\n }}\n}}\n");
     fs::write(place.path("Corefile-verified"), corefile)?;
     let pods = pods();
@@ -73,5 +75,7 @@ pub(super) fn measure(place: &Place, podnet: &str) -> Result<Verified> {
     until_answered(place, PORT, &name(SERVICES - 2))?;
     until_answered(place, PORT, &last.unwrap_or_default())?;
     let load_s = started.elapsed().as_secs_f64();
-    Ok(Verified { pods: pods.len(), load_s, memory_mib: running.memory_mib()?, peak_mib: running.peak_mib()? })
+    let (memory_mib, peak_mib) = (running.memory_mib()?, running.peak_mib()?);
+    let update = updates(place, api, PORT, generations)?;
+    Ok(Verified { pods: pods.len(), load_s, memory_mib, peak_mib, update })
 }

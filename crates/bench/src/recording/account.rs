@@ -110,16 +110,16 @@ pub(super) fn measure(podnet: &str, cluster: &Cluster, ends: [&End; 2]) -> Resul
     let agent = Process(u32::try_from(cluster.pid(&format!("{NODE}-agent")))?);
     let ports = CONNECTIONS_PORT..CONNECTIONS_PORT + 1;
     let mut connections = Account { are_connections: true, ..Account::of(u64::from(RATE) * u64::from(SECONDS)) };
-    connections.run(podnet, agent, &ports, || {
+    connections.run(podnet, agent, &ports, false, || {
         script::connections(client, server, CONNECTIONS_PORT, RATE * SECONDS, f64::from(RATE))
     })?;
-    Ok(Accounts { connections, datagrams: datagrams(podnet, agent, ends)?, datagrams_with_room: None })
+    Ok(Accounts { connections, datagrams: datagrams(podnet, agent, ends, false)?, datagrams_with_room: None })
 }
 
-fn datagrams(podnet: &str, agent: Process, [client, server]: [&End; 2]) -> Result<Account> {
+fn datagrams(podnet: &str, agent: Process, [client, server]: [&End; 2], is_kept: bool) -> Result<Account> {
     let flows = u64::from(FROM) * u64::from(TO.end - TO.start);
     let mut datagrams = Account::of(flows);
-    datagrams.run(podnet, agent, &TO, || {
+    datagrams.run(podnet, agent, &TO, is_kept, || {
         let before = script::lost(&client.netns, "eth0")?;
         let took = load::datagrams(client, server, FROM, TO)?;
         let lost = script::lost(&client.netns, "eth0")? - before;
@@ -134,16 +134,20 @@ impl Account {
         Self { flows, ..Self::default() }
     }
 
+    /// Sends and reads, where agents keep what they tell, or tell it as somebody follows.
     fn run(
         &mut self,
         podnet: &str,
         agent: Process,
         ports: &Range<u16>,
+        is_kept: bool,
         send: impl FnOnce() -> Result<Sent>,
     ) -> Result<()> {
         let directory = tempfile::tempdir()?;
         let file = directory.path().join("flows.jsonl");
-        let follower = Follower::start(podnet, Some(&file.to_string_lossy()))?;
+        let name = file.to_string_lossy();
+        let follower =
+            if is_kept { Follower::of_the_past(podnet, &name)? } else { Follower::start(podnet, Some(&name))? };
         let before = (agent.status_mib("VmRSS")?, agent.maps_mib()?);
         let sent = send()?;
         (self.packets, self.lost, self.seconds) = (sent.packets, sent.lost, sent.took.as_secs_f64());
@@ -212,7 +216,7 @@ impl Accounts {
     /// Sends and reads datagrams once more, where there is room for all of their flows.
     pub(super) fn with_room(&mut self, podnet: &str, cluster: &Cluster, ends: [&End; 2]) -> Result<()> {
         let agent = Process(u32::try_from(cluster.pid(&format!("{NODE}-agent")))?);
-        self.datagrams_with_room = Some(datagrams(podnet, agent, ends)?);
+        self.datagrams_with_room = Some(datagrams(podnet, agent, ends, true)?);
         Ok(())
     }
 

@@ -20,8 +20,9 @@ use serde::Serialize;
 use super::{Follower, stopped::Stopped};
 use crate::{
     Result,
+    ratios::Ratios,
     services::{self, Figures},
-    traffic::{End, median},
+    traffic::End,
 };
 
 /// Slices with and without recording, of each way: 40 s.
@@ -39,15 +40,7 @@ pub(super) struct Compared {
     on: Figures,
     off: Figures,
     /// Of the pairs' own ratios, on by off.
-    ratios: Interval,
-}
-
-/// A median, and between which values that of many more would be, with 95 % certainty.
-#[derive(Serialize)]
-struct Interval {
-    median: Figures,
-    low: Figures,
-    high: Figures,
+    ratios: Ratios,
 }
 
 /// From a client to a pod of its node, and to one of another node.
@@ -105,27 +98,7 @@ fn slice(nodes: &[Node], counts: bool, client: &End, server: &End) -> Result<Fig
 
 fn compare(pairs: &[(Figures, Figures)]) -> Compared {
     let (on, off): (Vec<Figures>, Vec<Figures>) = pairs.iter().copied().unzip();
-    let of_ratios = |which: fn([f64; 3]) -> f64| {
-        services::each(|of| which(interval(pairs.iter().map(|(on, off)| of(on) / of(off)).collect())))
-    };
-    let ratios = Interval {
-        median: of_ratios(|[median, ..]| median),
-        low: of_ratios(|[_, low, _]| low),
-        high: of_ratios(|[.., high]| high),
-    };
-    Compared { on: services::typical(&on), off: services::typical(&off), ratios }
-}
-
-/// The median, and an interval that has that of what all these were drawn from with 95 % certainty, however it is spread: each value is above it as
-/// often as a coin shows heads. To three digits.
-fn interval(mut values: Vec<f64>) -> [f64; 3] {
-    values.sort_unstable_by(f64::total_cmp);
-    let count = values.len() as f64;
-    // Of so many coins all but one in twenty throws show between these numbers of heads.
-    let below = (count / 2.0 - 0.98 * count.sqrt()).max(0.0) as usize;
-    let round = |value: f64| (value * 1000.0).round() / 1000.0;
-    let [low, high] = [values[below], values[values.len() - 1 - below]].map(round);
-    [median(values), low, high]
+    Compared { on: services::typical(&on), off: services::typical(&off), ratios: Ratios::of(pairs) }
 }
 
 /// A node whose agent records, and what counts there, and what leads past the stack with it and without.
@@ -194,25 +167,12 @@ impl Node {
 
 impl Compared {
     pub(super) fn lines(&self, to: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { on, off, ratios: Interval { median, low, high } } = self;
+        let Self { on, off, ratios: Ratios { median, low, high } } = self;
         writeln!(f, "recording on, {to:<22}{on}")?;
         writeln!(f, "recording off, {to:<21}{off}")?;
         writeln!(f, "ratio, median of slices, {to:<11}{median}")?;
+        let Some((low, high)) = low.as_ref().zip(high.as_ref()) else { return Ok(()) };
         writeln!(f, "  with 95 % certainty at least      {low}")?;
         writeln!(f, "  and at most                       {high}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_more_values_the_nearer_are_both_ends_of_the_interval() {
-        let of = |count: usize| interval((0..count).map(|number| number as f64 / count as f64).rev().collect());
-        assert_eq!(interval(vec![0.97]), [0.97, 0.97, 0.97]);
-        assert_eq!(of(24), [0.5, 0.292, 0.667]);
-        let [median, low, high] = of(1000);
-        assert!(median == 0.5 && low > 0.46 && high < 0.54, "{low} {high}");
     }
 }

@@ -14,14 +14,14 @@ pub(crate) const PORT: u16 = 9098;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FlowsOptions {
-    /// Go on printing flows as they end; without --since only these
+    /// Go on printing flows as they end; without --since and --last only these
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Flows that were under way that long ago or later: 90s, 30m, 1h
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub(crate) since: Option<u32>,
-    /// The last ones of these alone
-    #[arg(long, value_name = "NUMBER", conflicts_with = "follow")]
+    /// The last ones of these alone; with --follow of those that ended before, and then what comes
+    #[arg(long, value_name = "NUMBER")]
     pub(crate) last: Option<usize>,
     /// Only between pods
     #[arg(long)]

@@ -42,8 +42,14 @@ pub(crate) struct WhyOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainOptions {
-    /// The pod: pod/[NAMESPACE/]NAME or NAMESPACE/NAME
+    /// The pod: NAME, NAMESPACE/NAME or pod/[NAMESPACE/]NAME
     pub(crate) pod: String,
+    /// The namespace of a pod that is named without one; `default` where nothing says
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// The port of the agents
+    #[arg(long, value_name = "PORT", default_value_t = PORT)]
+    pub(crate) agent_port: u16,
     #[command(flatten)]
     pub(crate) cluster: ClusterOptions,
 }
@@ -51,7 +57,7 @@ pub(crate) struct ExplainOptions {
 /// The two ends of a packet's way.
 #[derive(Debug, Args)]
 pub(crate) struct Ends {
-    /// Who sends: a pod (NAMESPACE/NAME, pod/NAME), node/NAME, an address, or world
+    /// Who sends: a pod (NAMESPACE/NAME, pod/NAME, or its name of DNS, whole), node/NAME, an address, or world; a Service sends nothing
     pub(crate) from: String,
     /// To whom: NAMESPACE/NAME of a pod or else a Service, pod/NAME, svc/NAME, node/NAME, a name of DNS, an address, or world; with :PORT (80
     /// where nothing says which) and /tcp, /udp or /sctp, or with /icmp for a ping

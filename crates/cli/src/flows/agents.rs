@@ -8,13 +8,13 @@ use std::{
 
 use futures::{AsyncBufReadExt, StreamExt};
 use http::Request;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
 use kube::{
     Api, Client, ResourceExt,
     api::{ListParams, ObjectList},
 };
 use podnet_client::connect;
-use podnet_flow::{Item, Numbered, RecordId};
+use podnet_flow::{Ahead, Item, Numbered, RecordId};
 use podnet_kernel::{netlink::RtSocket, pod_interface::AGENT_V6, route};
 use tokio::sync::mpsc;
 
@@ -35,6 +35,8 @@ pub(super) struct Agent {
     /// The node's name, or what it was called on the command line.
     pub(super) name: String,
     client: Client,
+    /// What it told last.
+    last: Option<RecordId>,
 }
 
 /// What comes of asking.
@@ -64,6 +66,13 @@ pub(super) enum Heard {
     },
     /// It tells on, of another recording: its agent began anew.
     Anew(String),
+    /// It records since later than what is asked for.
+    Begun {
+        /// Which one.
+        agent: String,
+        /// Since when; none where it says no time.
+        at: Option<Timestamp>,
+    },
 }
 
 /// All agents that are to be asked.
@@ -76,7 +85,8 @@ pub(super) async fn find(options: &FlowsOptions) -> Result<Vec<Agent>, Failure> 
         let address = SocketAddr::new(ip, options.agent_port);
         // All nodes' pods have the same gateway, which no certificate is of.
         let client = agents.at(address, is_gateway.then(|| node.clone()));
-        found.push(Agent { name: node, client: client.doing(|| format!("cannot ask the agent at {address}"))? });
+        let client = client.doing(|| format!("cannot ask the agent at {address}"))?;
+        found.push(Agent { name: node, client, last: None });
     }
     Ok(found)
 }
@@ -169,11 +179,11 @@ fn internal(node: &Node) -> Option<IpAddr> {
     addresses.filter(|address| address.type_ == "InternalIP").find_map(|address| address.address.parse().ok())
 }
 
-/// What an agent is asked: not what became of flows, since of that it knows its own end's part alone.
-pub(super) fn path(options: &FlowsOptions) -> String {
+/// What an agent is asked, for what it keeps or what comes as well: not what became of flows, since of that it knows its own end's part alone.
+pub(super) fn path(options: &FlowsOptions, follow: bool) -> String {
     let mut query = Vec::new();
     query.extend(options.since.map(|since| format!("since={since}")));
-    query.extend(options.follow.then(|| "follow=true".to_owned()));
+    query.extend(follow.then(|| "follow=true".to_owned()));
     // Agents need not say what is not told here.
     query.extend((options.follow && !options.reports).then(|| "ends=true".to_owned()));
     query.extend(options.pod_to_pod.then(|| "pod-to-pod=true".to_owned()));
@@ -184,7 +194,7 @@ pub(super) fn path(options: &FlowsOptions) -> String {
 }
 
 /// As RFC 3986 (section 2.1) has it.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let escape = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
         _ => format!("%{byte:02X}"),
@@ -193,25 +203,26 @@ fn escaped(text: &str) -> String {
 }
 
 impl Agent {
-    /// Tells what the agent tells, until it ends; where somebody follows, again and again.
-    pub(super) async fn listen(self, path: String, follow: bool, to: mpsc::Sender<Heard>) {
-        let (mut is_lost, mut last) = (false, None);
+    /// Tells what the agent tells behind what it told last, until it ends; where somebody follows, again and again. The agent, to be listened to again.
+    pub(super) async fn listen(mut self, path: String, follow: bool, to: mpsc::Sender<Heard>) -> Self {
+        let (mut is_lost, mut last) = (false, self.last.take());
         loop {
             let why = match self.once(&path, &mut last, &mut is_lost, &to).await {
-                Ok(()) if !follow => return,
+                Ok(()) if !follow => break,
                 Ok(()) => "it ended".to_owned(),
                 Err(why) => why,
             };
             if !std::mem::replace(&mut is_lost, true)
                 && to.send(Heard::Lost { agent: self.name.clone(), why }).await.is_err()
             {
-                return;
+                break;
             }
             if !follow {
-                return;
+                break;
             }
             tokio::time::sleep(AGAIN).await;
         }
+        Self { last, ..self }
     }
 
     /// Asks once, for what comes behind the `last` that was heard.
@@ -239,8 +250,13 @@ impl Agent {
             }
             let (record, heard) = match Numbered::from_json(&line) {
                 Ok(Numbered { record, item }) => (record, Heard::Item(item)),
-                // Asked again it would say it again.
                 Err(error) => {
+                    if let Some(Ahead::Begun { record }) = Ahead::from_json(&line) {
+                        // No item, behind which the next ones could be asked for. Whoever does not listen any more is noticed below.
+                        let _ = to.send(Heard::Begun { agent: self.name.clone(), at: record.began() }).await;
+                        continue;
+                    }
+                    // Asked again it would say it again.
                     let record = RecordId::from_json(&line).map_err(|_| format!("it says {line:?}: {error}"))?;
                     (record, Heard::Unread { agent: self.name.clone(), why: error.to_string() })
                 }
@@ -266,7 +282,7 @@ mod tests {
     use std::{
         convert::Infallible,
         sync::{
-            Arc,
+            Arc, Mutex,
             atomic::{AtomicUsize, Ordering},
         },
     };
@@ -305,8 +321,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_newer_agent_tells_is_gone_on_behind() {
+    async fn what_is_said_ahead_and_what_a_newer_agent_tells_is_gone_on_behind() {
         let lines = [
+            json!({"record": "node1/1000000/0", "type": "begun"}),
             json!({"record": "node1/1/7", "type": "omen", "of": "rain"}),
             json!({
                 "record": "node1/1/8", "type": "gap", "start": "1970-01-01T00:00:00Z", "end": "1970-01-01T00:00:00Z",
@@ -319,10 +336,12 @@ mod tests {
             let response = Response::new(Body::from(lines.clone().into_bytes()));
             async { Ok::<_, Infallible>(response) }
         });
-        let agent = Agent { name: "node1".to_owned(), client: Client::new(service, "default") };
-        let (to, mut heard) = mpsc::channel(2);
+        let agent = Agent { name: "node1".to_owned(), client: Client::new(service, "default"), last: None };
+        let (to, mut heard) = mpsc::channel(3);
         let mut last = None;
         agent.once("/flows", &mut last, &mut false, &to).await.unwrap();
+        let began = heard.recv().await;
+        assert!(matches!(began, Some(Heard::Begun { at: Some(at), .. }) if at.as_second() == 1));
         assert!(matches!(heard.recv().await, Some(Heard::Unread { agent, .. }) if agent == "node1"));
         assert!(matches!(heard.recv().await, Some(Heard::Item(Item::Gap(_)))));
         assert_eq!(last, Some("node1/1/8".parse::<RecordId>().unwrap()));
@@ -336,7 +355,7 @@ mod tests {
             panic!("not flows")
         };
         assert_eq!(
-            super::path(&options),
+            super::path(&options, true),
             "/flows?since=300&follow=true&ends=true&pod-to-pod=true&is=from%3Dlabel%2Fapp%3Dweb&is=port%3D80&not=protocol%3DUDP"
         );
         let outcome = options.outcome();
@@ -345,5 +364,35 @@ mod tests {
             ["verdict=dropped", "cause=no-route"]
         );
         assert_eq!(outcome.unwanted.iter().map(ToString::to_string).collect::<Vec<_>>(), ["cause=hop-limit"]);
+        let line = "podnet flows --last 3 --follow";
+        let Command::Flows(options) = Arguments::parse_from(line.split_whitespace()).command else {
+            panic!("not flows")
+        };
+        assert_eq!(
+            [false, true].map(|follow| super::path(&options, follow)),
+            ["/flows?ends=true", "/flows?follow=true&ends=true"]
+        );
+    }
+
+    #[tokio::test]
+    async fn who_has_heard_the_last_ones_follows_behind_them() {
+        let line = json!({
+            "record": "node1/1/8", "type": "gap", "start": "1970-01-01T00:00:00Z", "end": "1970-01-01T00:00:00Z",
+            "node": "node1", "at": "kernel", "packets": 1, "bytes": 0, "flows": 0,
+        })
+        .to_string();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let paths = Arc::clone(&asked);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            paths.lock().unwrap().push(request.uri().to_string());
+            let response = Response::new(Body::from(format!("{line}\n").into_bytes()));
+            async { Ok::<_, Infallible>(response) }
+        });
+        let mut agent = Agent { name: "node1".to_owned(), client: Client::new(service, "default"), last: None };
+        let (to, _heard) = mpsc::channel(2);
+        for path in ["/flows?a", "/flows?b"] {
+            agent = agent.listen(path.to_owned(), false, to.clone()).await;
+        }
+        assert_eq!(*asked.lock().unwrap(), ["/flows?a", "/flows?b&after=node1%2F1%2F8"]);
     }
 }

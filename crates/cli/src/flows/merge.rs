@@ -96,6 +96,11 @@ impl Merge {
                 eprintln!("podnet: {agent} began to record anew; what ended while it did not record is missing");
                 None
             }
+            Heard::Begun { agent, at } => {
+                let since = at.map_or_else(String::new, |at| format!(" since {at}"));
+                eprintln!("podnet: {agent} records{since}; of what was before nothing is known there");
+                None
+            }
             Heard::Unread { agent, why } => {
                 if !std::mem::replace(&mut self.is_unread, true) {
                     eprintln!(
@@ -230,6 +235,14 @@ impl Merge {
         let mut joined = self.joined(chosen);
         let from = number.map_or(0, |number| joined.len().saturating_sub(number));
         joined.split_off(from)
+    }
+
+    /// Of what is held the last `number` that are wanted, by what is known until now.
+    pub(super) fn latest(&self, mut held: Held, number: usize) -> Held {
+        held.0.retain(|(_, item)| !self.joined(vec![item.clone()]).is_empty());
+        held.0.sort_by_key(|(_, item)| item.at());
+        let from = held.0.len().saturating_sub(number);
+        Held(held.0.split_off(from))
     }
 
     /// That nobody answered.

@@ -9,7 +9,7 @@ use podnet_kernel::{
     nft::{ForwardChain, Passing},
     snapshot::{FORWARDING4, Snapshot, Told},
 };
-use podnet_model::{Family, NodeName, ServiceKey, proxy::Mode};
+use podnet_model::{Family, NodeName, PodKey, ServiceKey, proxy::Mode};
 use podnet_planner::{
     border,
     overlay::State as Observed,
@@ -21,12 +21,34 @@ use podnet_planner::{
 use super::{kernels::Kernels, state::State};
 use crate::report::Failure;
 
-/// Something about a node.
+/// Who mends what is found on a node.
+const MENDED: &str = "agents mend such things within a second: is it running? podnet status; podnet logs agent";
+
+/// Something about a node, or about a pod on it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Remark {
     pub(super) node: NodeName,
+    /// Inside of whom it is.
+    pub(super) pod: Option<PodKey>,
     /// In words.
     pub(super) what: String,
+}
+
+impl Remark {
+    fn inside(node: &NodeName, pod: &PodKey, what: String) -> Self {
+        Self { node: node.clone(), pod: Some(pod.clone()), what }
+    }
+
+    /// What to do about it.
+    pub(super) fn remedy(&self) -> String {
+        self.pod.as_ref().map_or_else(
+            || MENDED.to_owned(),
+            |pod| {
+                let (name, namespace) = (&pod.name, &pod.namespace);
+                format!("agents mend nothing inside of a pod: who changed it there? A new pod is whole: kubectl delete pod {name} -n {namespace}")
+            },
+        )
+    }
 }
 
 /// What came of comparing.
@@ -38,8 +60,10 @@ pub(super) struct Compared {
     pub(super) detours: BTreeSet<Remark>,
     /// Nodes that nobody told of, and why.
     pub(super) unseen: BTreeMap<NodeName, String>,
-    /// What of other nodes was not compared.
+    /// What of other nodes, and which pods, were not compared.
     pub(super) left_out: BTreeSet<Remark>,
+    /// The pods that were not looked into; why is among what is left out.
+    pub(super) closed: BTreeSet<PodKey>,
 }
 
 impl Compared {
@@ -54,19 +78,21 @@ impl Compared {
             0 if self.unseen.is_empty() && self.left_out.is_empty() => None,
             0 => Some(
                 Failure::incomplete("what was compared is as it is planned, and not all was compared")
-                    .remedy("agents answer who may get nodes/forwarding, at their port for flows (--agent-port)"),
+                    .remedy("agents answer who may get nodes/forwarding, at their port for flows (--agent-port); of pods those of this version tell"),
             ),
-            count => Some(
-                Failure::new(format!("{count} things on the way are not as they are planned"))
-                    .remedy("agents mend such things within a second: is it running? podnet status; podnet logs agent"),
-            ),
+            count => {
+                // What is not mended by itself is said where nothing else is wrong.
+                let remedy = self.differences().min_by_key(|one| one.pod.is_some()).map(Remark::remedy);
+                let failure = Failure::new(format!("{count} things on the way are not as they are planned"));
+                Some(failure.remedy(remedy.unwrap_or_default()))
+            }
         }
     }
 
     /// What was not compared, and why, a line for each.
     pub(super) fn lines(&self) -> impl Iterator<Item = String> {
         let unseen = self.unseen.iter().map(|(node, why)| format!("node {node} was not compared: {why}"));
-        unseen.chain(self.left_out.iter().map(|Remark { node, what }| format!("not compared on node {node}: {what}")))
+        unseen.chain(self.left_out.iter().map(|one| format!("not compared on node {}: {}", one.node, one.what)))
     }
 }
 
@@ -74,6 +100,7 @@ impl Compared {
 pub(super) fn compare(state: &State, trace: &Trace, kernels: &Kernels) -> Compared {
     let mut compared = Compared::default();
     let (mut observed, mut ruled, mut asked) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+    let mut opened: BTreeMap<&PodKey, Observed> = BTreeMap::new();
     let mut hops: Vec<&Hop> = Vec::new();
     for hop in trace.paths.iter().flat_map(|path| &path.hops) {
         if !hops.contains(&hop) {
@@ -84,13 +111,28 @@ pub(super) fn compare(state: &State, trace: &Trace, kernels: &Kernels) -> Compar
         let node = match (&hop.place, hop.kind) {
             // A backend is chosen at a pod's socket by its node's programs.
             (Place::Node(node), _) | (Place::Pod(_, node), Kind::Chosen) => node,
-            _ => continue,
+            (Place::Pod(pod, node), _) => {
+                match kernels.inside(pod) {
+                    Ok(kernel) => {
+                        let observed = opened.entry(pod).or_insert_with(|| kernel.observed());
+                        let remark = |what: String| Remark::inside(node, pod, format!("in pod {pod}: {what}"));
+                        compared.found.extend(of_hop(hop, kernel, observed).into_iter().map(remark));
+                    }
+                    Err(why) => {
+                        compared.closed.insert(pod.clone());
+                        let what = format!("what is inside of pod {pod}: {why}");
+                        compared.left_out.insert(Remark::inside(node, pod, what));
+                    }
+                }
+                continue;
+            }
+            (Place::Underlay, _) => continue,
         };
         let (Some(told), Some(planned)) = (kernels.of(node), state.cluster.planned(node)) else {
             compared.unseen.entry(node.clone()).or_insert_with(|| kernels.why_not(node).to_owned());
             continue;
         };
-        let remark = |what: String| Remark { node: node.clone(), what };
+        let remark = |what: String| Remark { node: node.clone(), pod: None, what };
         let observed = observed.entry(node).or_insert_with(|| told.kernel.observed());
         compared.found.extend(of_hop(hop, &told.kernel, observed).into_iter().map(remark));
         if services::is_served_at(hop, planned) {
@@ -105,7 +147,7 @@ pub(super) fn compare(state: &State, trace: &Trace, kernels: &Kernels) -> Compar
     }
     for (node, whose) in asked {
         let (Some(told), Some(planned)) = (kernels.of(node), state.cluster.planned(node)) else { continue };
-        let remark = |what: String| Remark { node: node.clone(), what };
+        let remark = |what: String| Remark { node: node.clone(), pod: None, what };
         let findings = services::compare(told, planned, state.cluster.proxy(), &whose);
         compared.found.extend(findings.found.into_iter().map(remark));
         compared.detours.extend(findings.detours.into_iter().map(remark));

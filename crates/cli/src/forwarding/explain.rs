@@ -8,11 +8,12 @@ use podnet_model::{Change, Family, Pod, PodKey, crd::block_name, limits::Limits,
 use podnet_planner::{
     ipam::{NetworkWish, Wish},
     step::RouteTarget,
-    trace::{Planned, Source, Target},
+    trace::{Planned, Source, Target, Trace, Unknown},
 };
 
 use super::{
-    inside,
+    access::Access,
+    inside, kernels,
     names::DOTS,
     operand,
     state::{self, State},
@@ -21,11 +22,40 @@ use super::{
 use crate::{arguments::forwarding::ExplainOptions, report::Failure};
 
 pub(crate) fn run(options: &ExplainOptions) -> Result<(), Failure> {
-    let state = state::gather(&options.cluster, "explain")?;
-    let key = operand::pod(&state, &options.pod)?;
+    let mut state = state::gather(&options.cluster, "explain")?;
+    let key = operand::pod(&state, &options.pod, options.namespace.as_deref())?;
     let spec = state::spec(&options.cluster, "explain", &key)?;
+    let untold = ask(&mut state, options, &key);
     print!("{}", text(&state, &state.cluster.pods()[&key], &spec));
+    if let Some(why) = untold {
+        println!(
+            "  assumed     device and MTU of its node, and its end of the link, which its node does not tell: {why}"
+        );
+    }
     Ok(())
+}
+
+/// Has the agent of the pod's node tell what that is and how the pod is joined to it; why it does not, where it does not.
+fn ask(state: &mut State, options: &ExplainOptions, key: &PodKey) -> Option<String> {
+    let pod = &state.cluster.pods()[key];
+    let node = pod.node.clone().filter(|_| !pod.host_network)?;
+    let addr = pod.addrs.first()?.0;
+    if state.is_known(&node) {
+        return None;
+    }
+    let access = Access::new(&options.cluster, options.agent_port);
+    let follow = |state: &State| outward(state, key, addr).map_err(|unknown| Failure::new(unknown.to_string()));
+    match kernels::look(state, &access, follow) {
+        Ok((_, kernels)) => kernels.of(&node).is_none().then(|| kernels.why_not(&node).to_owned()),
+        Err(failure) => Some(failure.sentence()),
+    }
+}
+
+/// The way of what a pod sends out of the cluster from one of its addresses.
+fn outward(state: &State, pod: &PodKey, addr: IpAddr) -> Result<Trace, Unknown> {
+    let outside: IpAddr = if addr.is_ipv4() { operand::WORLD.0.into() } else { operand::WORLD.1.into() };
+    let target = Target { addr: outside, protocol: podnet_model::Protocol::Tcp, port: 1 };
+    state.cluster.trace(&Source::Pod(pod.clone()), target)
 }
 
 fn text(state: &State, pod: &Pod, spec: &api::PodSpec) -> String {
@@ -87,9 +117,7 @@ fn interface(planned: Option<&Planned>, addr: IpAddr) -> Option<String> {
 
 /// What the pod's own network has: the route by plan, and neighbours where its namespace is on this machine.
 fn within(state: &State, pod: &PodKey, addr: IpAddr, node: &podnet_model::NodeName) -> Vec<String> {
-    let outside: IpAddr = if addr.is_ipv4() { operand::WORLD.0.into() } else { operand::WORLD.1.into() };
-    let target = Target { addr: outside, protocol: podnet_model::Protocol::Tcp, port: 1 };
-    let sent = state.cluster.trace(&Source::Pod(pod.clone()), target).ok();
+    let sent = outward(state, pod, addr).ok();
     let first = sent.as_ref().and_then(|sent| sent.paths.first()?.hops.first());
     let mut all: Vec<String> = first.and_then(|hop| hop.rule.clone()).into_iter().collect();
     let netns = Some(addr).filter(|_| state.here.contains_key(node)).and_then(inside::namespace_of);

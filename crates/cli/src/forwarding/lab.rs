@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use podnet_kernel::snapshot::{Device, FORWARDING4, Rules, Snapshot, Told};
 use podnet_model::{
-    Block, BlockCidr, Change, EncapMode, Node, NodeAddr, NodeName, Pod, PodAddr, PodKey, Pool, Protocol,
-    labels::Labels, limits::PodLimits, pod::AddressRequest, proxy::Mode,
+    Block, BlockCidr, Change, EncapMode, HOST_MAC, LinkName, Node, NodeAddr, NodeName, Pod, PodAddr, PodKey, Pool,
+    Protocol, labels::Labels, limits::PodLimits, pod::AddressRequest, proxy::Mode,
 };
 use podnet_planner::{
     overlay,
@@ -70,14 +70,19 @@ pub(super) fn state() -> State {
 
 /// What only the node knows.
 fn facts(number: u8) -> Facts {
-    let link = Link { device: format!("pn-node{number}").into(), bridge: None };
+    let link = Link { device: format!("pn-node{number}").into(), bridge: None, ports: Vec::new() };
     let links = BTreeMap::from([(addr(number), link)]);
     Facts { links, ..Facts::new("ens3".into(), 9000, Mode::Nftables) }
 }
 
+/// The cluster as somebody knows it whom all nodes told what they are.
+fn informed() -> State {
+    State::of(changes(), NUMBERS.map(|number| (node(number), facts(number))).into())
+}
+
 /// What is told of a node whose kernel has all as it is planned, but for tables, of which it has none.
 pub(super) fn told(number: u8) -> Told {
-    let informed = State::of(changes(), NUMBERS.map(|number| (node(number), facts(number))).into());
+    let informed = informed();
     let planned = informed.cluster.planned(&node(number)).unwrap();
     let overlay::State { vxlans, routes, neighbours, fdb, .. } = planned.overlay.desired().clone();
     let up = |name, mtu| Device { name, mtu, is_up: true };
@@ -99,7 +104,22 @@ pub(super) fn told(number: u8) -> Told {
         rules: Some(Rules::default()),
         ..Snapshot::default()
     };
-    Told { facts, is_configured_alone: false, kernel }
+    Told { facts, is_configured_alone: false, kernel, pods: Vec::new() }
+}
+
+/// What is inside of the pod of a node where all is as it is planned.
+pub(super) fn inside(number: u8) -> (PodKey, Snapshot) {
+    let informed = informed();
+    let (end, gateway) = (LinkName::from("eth0"), IpAddr::from([169, 254, 1, 1]));
+    let mtu = informed.cluster.planned(&node(number)).unwrap().overlay.pod_mtu();
+    let target = RouteTarget::OnLink { device: end.clone(), via: gateway, source: None };
+    let kernel = Snapshot {
+        devices: vec![Device { name: end.clone(), mtu, is_up: true }],
+        routes: vec![Route { dst: "0.0.0.0/0".parse().unwrap(), target }],
+        neighbours: vec![Neighbour { device: end, addr: gateway, mac: HOST_MAC }],
+        ..Snapshot::default()
+    };
+    (PodKey::new("default", &format!("p{number}")), kernel)
 }
 
 /// The way from the one pod to the other.

@@ -27,10 +27,13 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-pub(super) use self::course::{Answer, Course, Passing, Watched};
 use self::{
     agents::{Agents, Heard},
     course::{Seen, Way, course},
+};
+pub(super) use self::{
+    course::{Answer, Course, Passing, Watched},
+    points::captured,
 };
 use super::{access::Access, operand::Question, state::State};
 use crate::report::{Doing, Failure};

@@ -1,5 +1,6 @@
 //! What people write for the two ends of a packet's way.
 
+mod sender;
 mod service;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use podnet_model::{Family, NodeName, Pod, PodKey, Protocol, ServiceKey};
 use podnet_planner::trace::{Object, Source, Target, Trace};
 
+use self::sender::{From, enter, entry, families, source};
 use super::{
     names::{self, Answer},
     outside,
@@ -19,7 +21,8 @@ const PORT: u16 = 80;
 /// What a ping has no need of.
 const ECHO: (Protocol, u16) = (Protocol::Udp, 0);
 /// Somebody outside of the cluster (addresses for documentation: RFC 5737, RFC 3849).
-pub(super) const WORLD: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(203, 0, 113, 1), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+pub(super) const WORLD: (Ipv4Addr, Ipv6Addr) =
+    (Ipv4Addr::new(203, 0, 113, 1), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 
 /// What is asked, understood.
 pub(super) struct Question {
@@ -80,12 +83,12 @@ pub(super) fn read(state: &State, options: &Ends) -> Result<Question, Failure> {
     if is_echo && port.is_some() {
         return Err(Failure::usage(format!("{:?} asks for an echo at a port: a ping has none", options.to)));
     }
-    let from = source(state, &options.from)?;
+    let mut names = Vec::new();
+    let from = source(state, &options.from, &mut names)?;
     let pod = match &from {
         From::Pod(key) => state.cluster.pods().get(key),
         _ => None,
     };
-    let mut names = Vec::new();
     let to = destination(state, pod, words, &mut names)?;
     let families = families(state, &from);
     let stands_in = match &to {
@@ -133,14 +136,31 @@ pub(super) fn read(state: &State, options: &Ends) -> Result<Question, Failure> {
     Ok(Question { title, from, targets, names, object, is_echo, stands_in })
 }
 
-/// A pod that has to be there.
-pub(super) fn pod(state: &State, text: &str) -> Result<PodKey, Failure> {
-    match reference(state, text) {
+/// A pod that has to be there; `namespace` is that of one that is named without.
+pub(super) fn pod(state: &State, text: &str, namespace: Option<&str>) -> Result<PodKey, Failure> {
+    match reference(state, &in_namespace(text, namespace)?) {
         Some(To::Pod(key)) => Ok(key),
         _ => {
-            Err(Failure::new(format!("{text:?} is no pod that is there"))
-                .remedy("pod/[NAMESPACE/]NAME, or NAMESPACE/NAME"))
+            let failure = Failure::new(format!("{text:?} is no pod that is there"));
+            Err(failure.remedy("pod/[NAMESPACE/]NAME, NAMESPACE/NAME, or -n NAMESPACE NAME"))
         }
+    }
+}
+
+/// A pod as [`reference`] reads it.
+fn in_namespace(text: &str, namespace: Option<&str>) -> Result<String, Failure> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let (name, own) = match parts[..] {
+        [name] | ["pod" | "pods" | "po", name] => (name, None),
+        [.., own, name] => (name, Some(own)),
+        [] => (text, None),
+    };
+    match (own, namespace) {
+        (Some(own), Some(other)) if own != other => {
+            Err(Failure::usage(format!("{text:?} names its namespace, and -n {other} another one")))
+        }
+        (Some(_), _) => Ok(text.to_owned()),
+        (None, _) => Ok(format!("pod/{}/{name}", namespace.unwrap_or("default"))),
     }
 }
 
@@ -152,33 +172,6 @@ pub(super) fn pods_of(state: &State, ends: &Ends) -> Vec<PodKey> {
         _ => None,
     };
     [ends.from.as_str(), to].into_iter().filter_map(pod).collect()
-}
-
-/// Who sends, before it is known where to.
-enum From {
-    Pod(PodKey),
-    Node(NodeName),
-    World(Option<IpAddr>),
-}
-
-fn source(state: &State, text: &str) -> Result<From, Failure> {
-    if text == "world" {
-        return Ok(From::World(None));
-    }
-    if let Ok(addr) = text.parse::<IpAddr>() {
-        let pod = state.cluster.pod_of(addr).cloned().map(From::Pod);
-        let node = || state.cluster.node_of(addr).cloned().map(From::Node);
-        return Ok(pod.or_else(node).unwrap_or(From::World(Some(addr))));
-    }
-    match reference(state, text) {
-        Some(To::Pod(key)) => Ok(From::Pod(key)),
-        Some(To::Node(name)) => Ok(From::Node(name)),
-        Some(To::Service(key)) => {
-            let failure = Failure::new(format!("a Service sends nothing: {key} cannot be where a packet comes from"));
-            Err(failure.remedy("name one of its pods: pod/NAMESPACE/NAME"))
-        }
-        _ => Err(nobody(text)),
-    }
 }
 
 fn destination(state: &State, pod: Option<&Pod>, text: &str, told: &mut Vec<String>) -> Result<To, Failure> {
@@ -301,17 +294,6 @@ fn split(text: &str) -> Result<(&str, Option<&str>, Option<By>), Failure> {
     }
 }
 
-/// The families of a sender's addresses, its first one first.
-fn families(state: &State, from: &From) -> Vec<Family> {
-    let addrs: Vec<IpAddr> = match from {
-        From::Pod(key) => state.cluster.pods().get(key).into_iter().flat_map(|pod| &pod.addrs).map(|a| a.0).collect(),
-        From::Node(name) => node_addrs(state, name).unwrap_or_default(),
-        From::World(Some(addr)) => vec![*addr],
-        From::World(None) => return Family::ALL.to_vec(),
-    };
-    if addrs.is_empty() { Family::ALL.to_vec() } else { addrs.iter().map(Family::of).collect() }
-}
-
 /// The first address of the first family that fits.
 fn one(addrs: &[IpAddr], families: &[Family]) -> Option<Vec<IpAddr>> {
     families.iter().find_map(|family| addrs.iter().find(|addr| Family::of(addr) == *family)).map(|addr| vec![*addr])
@@ -320,29 +302,6 @@ fn one(addrs: &[IpAddr], families: &[Family]) -> Option<Vec<IpAddr>> {
 fn node_addrs(state: &State, name: &NodeName) -> Result<Vec<IpAddr>, Failure> {
     let node = state.cluster.nodes().get(name).ok_or_else(|| nobody(&format!("node/{name}")))?;
     Ok([Some(node.addr), node.addr6].into_iter().flatten().map(|addr| addr.0).collect())
-}
-
-/// The node that packets of the world come to, where no address says so.
-fn entry(state: &State, options: &Ends) -> Result<NodeName, Failure> {
-    let named = options.via.as_deref().map(NodeName::from);
-    if let Some(name) = named.as_ref().filter(|name| !state.cluster.nodes().contains_key(name)) {
-        return Err(nobody(&format!("node/{name}")).remedy("kubectl get nodes"));
-    }
-    let first = || state.cluster.nodes().keys().next().cloned();
-    named.or_else(first).ok_or_else(|| Failure::new("the cluster has no node").remedy("kubectl get nodes"))
-}
-
-fn enter(state: &State, options: &Ends, from: From, to: Option<IpAddr>) -> Result<Source, Failure> {
-    let own = match from {
-        From::Pod(key) => return Ok(Source::Pod(key)),
-        From::Node(name) => return Ok(Source::Node(name)),
-        From::World(own) => own,
-    };
-    let node = to.and_then(|to| state.cluster.node_of(to)).filter(|_| options.via.is_none()).cloned();
-    let node = node.map_or_else(|| entry(state, options), Ok)?;
-    let by_v6 = to.is_some_and(|to| to.is_ipv6());
-    let addr = own.unwrap_or(if by_v6 { WORLD.1.into() } else { WORLD.0.into() });
-    Ok(Source::World(addr, node))
 }
 
 /// Follows it to each of its destinations.
@@ -361,3 +320,6 @@ pub(super) fn follow(state: &State, question: &Question) -> Result<Trace, Failur
     }
     Ok(Trace { paths })
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ mod live;
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use podnet_planner::trace::{Hop, Path, Place, Trace};
+use podnet_planner::trace::{Hop, Kind, Path, Place, Trace};
 use serde_json::{Value, json};
 
 use super::{
@@ -45,7 +45,7 @@ impl Told<'_> {
             None => self.write_ways(&mut text),
         }
         if let Some(compared) = self.compared {
-            for Remark { node, what } in compared.differences() {
+            for Remark { node, what, .. } in compared.differences() {
                 let _ = writeln!(text, "differs on node {node}: {what}");
             }
             let mut left_out = compared.lines().peekable();
@@ -204,11 +204,15 @@ fn write_hop(text: &mut String, number: usize, hop: &Hop, compared: Option<&Comp
 
 /// Whether a hop was held against what the kernel has; none where there is nothing that could be, or nobody wanted it.
 fn is_compared(hop: &Hop, compared: Option<&Compared>) -> Option<bool> {
-    let Place::Node(node) = &hop.place else { return None };
-    compared.map(|compared| !compared.unseen.contains_key(node))
+    let compared = compared?;
+    match (&hop.place, hop.kind) {
+        (Place::Node(node), _) | (Place::Pod(_, node), Kind::Chosen) => Some(!compared.unseen.contains_key(node)),
+        (Place::Pod(pod, _), _) => Some(!compared.closed.contains(pod)),
+        (Place::Underlay, _) => None,
+    }
 }
 
-fn remark(Remark { node, what }: &Remark) -> Value {
+fn remark(Remark { node, what, .. }: &Remark) -> Value {
     json!({"node": node.to_string(), "what": what})
 }
 

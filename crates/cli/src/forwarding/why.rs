@@ -60,8 +60,7 @@ pub(crate) fn run(options: &WhyOptions) -> Result<(), Failure> {
     }
     let compared = compare::compare(&state, &both, &kernels);
     if let Some(first) = compared.found.first() {
-        let remedy = "its agent mends this within a second: is it running? podnet status; podnet logs agent";
-        return Err(Failure::new(format!("on node {}: {}", first.node, first.what)).remedy(remedy));
+        return Err(Failure::new(format!("on node {}: {}", first.node, first.what)).remedy(first.remedy()));
     }
     if let Some(resolver) = &resolver
         && let Some(broken) = silent::name_server(&state, &question, resolver, &access)?

@@ -22,6 +22,7 @@ fn why(cluster: &Cluster, to: &str) -> (bool, String) {
 
 pub(super) fn agents_tell_of_their_nodes_who_may_ask(cluster: &Cluster) {
     all_is_as_it_is_by_the_nodes_themselves(cluster);
+    a_pod_is_explained_by_what_its_agent_tells(cluster);
     what_is_another_is_named(cluster);
     of_a_silent_agent_that_is_said(cluster);
     whoever_may_not_is_told_so(cluster);
@@ -40,6 +41,16 @@ fn all_is_as_it_is_by_the_nodes_themselves(cluster: &Cluster) {
         };
         assert_eq!(ways(&["--kubeconfig", ADMIN]), ways(&[]), "{to}");
     }
+}
+
+fn a_pod_is_explained_by_what_its_agent_tells(cluster: &Cluster) {
+    let link = faults::device("node2", &faults::address(cluster, "web2"));
+    let (is_well, text) = told(cluster, &["explain", "pod/web2", "--kubeconfig", ADMIN]);
+    assert!(is_well && text.contains(&format!("eth0, on node node2 {link}; MTU 1450")), "{text}");
+    assert!(!text.contains("assumed"), "{text}");
+    // Whoever may not ask it is told what is assumed, and why.
+    let (_, text) = told(cluster, &["explain", "pod/client", "--kubeconfig", NODE]);
+    assert!(text.contains("assumed") && text.contains("you may not get nodes/forwarding of node1"), "{text}");
 }
 
 /// What somebody undoes again and again is mended after growing pauses: in one of them it is told.

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use podnet_testnet::{Cluster, eventually};
 
-use super::{SOON, told};
+use super::{SOON, inside, told};
 
 /// Services and pods, many of them with a mistake.
 pub(super) const OBJECTS: &str = r#"
@@ -79,13 +79,13 @@ pub(super) fn device(node: &str, addr: &str) -> String {
 }
 
 /// The sentence for two ends, which has to hold these words.
-fn assert_named(cluster: &Cluster, from: &str, to: &str, words: &str) {
+pub(super) fn assert_named(cluster: &Cluster, from: &str, to: &str, words: &str) {
     let (is_well, text) = told(cluster, &["why", from, to]);
     assert!(!is_well && text.contains(words), "{from} → {to} should say {words:?} and says: {text}");
     assert!(text.contains("→ "), "{from} → {to} has no remedy: {text}");
 }
 
-fn assert_well(cluster: &Cluster, from: &str, to: &str) {
+pub(super) fn assert_well(cluster: &Cluster, from: &str, to: &str) {
     let (is_well, text) = told(cluster, &["why", from, to]);
     assert!(is_well && text.contains("nothing is broken"), "{from} → {to}: {text}");
 }
@@ -100,6 +100,7 @@ pub(super) fn each_fault_is_named(cluster: &Cluster) {
     assert_well(cluster, "pod/client", "pod/far");
     of_objects(cluster);
     of_kernels(cluster);
+    inside::each_fault_in_a_pod_is_named(cluster);
     of_others(cluster);
     of_names(cluster);
 }
@@ -138,7 +139,7 @@ fn of_objects(cluster: &Cluster) {
     }
 }
 
-fn address(cluster: &Cluster, pod: &str) -> String {
+pub(super) fn address(cluster: &Cluster, pod: &str) -> String {
     cluster.json(&["pod", pod])["status"]["podIP"].as_str().unwrap().to_owned()
 }
 

@@ -3,6 +3,7 @@
 
 mod agents;
 mod faults;
+mod inside;
 mod live;
 
 use std::time::Duration;
@@ -143,6 +144,8 @@ fn what_leaves_and_what_comes_is_traced(cluster: &Cluster) {
 fn what_was_done_for_a_pod_is_explained(cluster: &Cluster) {
     let (is_well, text) = told(cluster, &["explain", "pod/web2"]);
     assert!(is_well, "{text}");
+    // As kubectl is told of a namespace, too.
+    assert_eq!(told(cluster, &["explain", "-n", "default", "web2"]), (true, text.clone()));
     let addr = cluster.json(&["pod", "web2"])["status"]["podIP"].as_str().unwrap().to_owned();
     let link = faults::device("node2", &addr);
     for words in [

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use podnet_testnet::eventually;
+use podnet_testnet::{eventually, vm};
 
 use crate::{SOON, Scene};
 
@@ -10,6 +10,16 @@ use crate::{SOON, Scene};
 const NEW: &str = "/tmp/new";
 const LASTING: &[&str] = &["/tmp/lasting1", "/tmp/lasting2"];
 const ALL: &[&str] = &[NEW, LASTING[0], LASTING[1]];
+
+/// The longest that one request of a lasting connection may take; one in a hundred may take longer than the other.
+const LONGEST: Duration = Duration::from_secs(5);
+const SLOW: Duration = Duration::from_millis(500);
+/// A first packet that is lost is sent again after that long: so may it be of a few new connections.
+const AGAIN: Duration = Duration::from_secs(1);
+const FEW: usize = 5;
+/// Where half of all requests take longer than that, the machine is a slow one: all bounds grow as much as they do, up to so many times.
+const USUAL: Duration = Duration::from_millis(2);
+const SLOWER: f64 = 8.0;
 
 /// At work.
 pub(crate) struct Load<'a> {
@@ -63,14 +73,14 @@ impl<'a> Load<'a> {
         });
     }
 
-    /// Every request was answered, and lasting connections were made once.
+    /// Every request was answered, hardly any of them late, and lasting connections were made once.
     pub(crate) fn end(self) {
         self.scene.client.run("pkill -x curl").unwrap();
         for of in self.clients {
             let mut requests = self.requests(of);
             // What was under way when the clients were stopped.
             requests.pop();
-            let mut slowest = Duration::ZERO;
+            let mut times = Vec::with_capacity(requests.len());
             for (number, request) in requests.iter().enumerate() {
                 let words: Vec<&str> = request.split(' ').collect();
                 let connects = if *of == NEW || number == 0 { "1" } else { "0" };
@@ -81,9 +91,48 @@ impl<'a> Load<'a> {
                     requests.len(),
                     self.scene.cluster.logs()
                 );
-                slowest = slowest.max(took.unwrap_or_default());
+                times.extend(took);
             }
-            println!("{} requests in {of}, the slowest took {slowest:?}", requests.len());
+            let slowest = times.iter().max().copied().unwrap_or_default();
+            println!("{} requests in {of}, the slowest took {slowest:?}", times.len());
+            // Where the processor is emulated, all is late.
+            if let Some(late) = late(*of == NEW, &times).filter(|_| !vm::is_here()) {
+                panic!("of {} requests in {of}, {late}\n{}", times.len(), self.scene.cluster.logs());
+            }
         }
+    }
+}
+
+/// What of the times of requests, of new connections or of a lasting one, says that it stood still for a while.
+fn late(of_new: bool, times: &[Duration]) -> Option<String> {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let half = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
+    let here = |bound: Duration| bound.mul_f64((half.as_secs_f64() / USUAL.as_secs_f64()).clamp(1.0, SLOWER));
+    let (bound, most) = if of_new { (here(AGAIN), FEW) } else { (here(SLOW), times.len().div_ceil(100)) };
+    let beyond: Vec<Duration> = times.iter().copied().filter(|time| *time > bound).collect();
+    let stood_still = !of_new && beyond.iter().any(|time| *time > here(LONGEST));
+    (stood_still || beyond.len() > most).then(|| format!("{} took longer than {bound:?}: {beyond:?}", beyond.len()))
+}
+
+#[test]
+fn a_connection_that_stands_still_is_told_and_a_late_request_now_and_then_is_not() {
+    let ms = Duration::from_millis;
+    for (of_new, usual, beyond, is_late) in [
+        (false, 2, vec![], false),
+        (false, 2, vec![ms(600), ms(4000)], false),
+        (false, 2, vec![ms(600); 4], true),
+        (false, 2, vec![ms(5001)], true),
+        (true, 2, vec![ms(1100); 5], false),
+        (true, 2, vec![ms(1100); 6], true),
+        (true, 2, vec![ms(900); 50], false),
+        // A machine that takes five times as long, and one that has no excuse any more.
+        (false, 10, vec![ms(2400); 4], false),
+        (false, 10, vec![ms(2600); 4], true),
+        (true, 10, vec![ms(5100); 6], true),
+        (false, 100, vec![ms(4100); 4], true),
+    ] {
+        let times = [&[ms(usual); 200][..], &beyond[..]].concat();
+        assert_eq!(late(of_new, &times).is_some(), is_late, "{usual} ms: {beyond:?}");
     }
 }

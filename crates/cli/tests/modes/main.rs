@@ -3,6 +3,8 @@
 //! modes that are there on every one; with virtual servers in a cluster that is up in a virtual machine.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../shared/asking.rs"]
+mod asking;
 mod bare;
 mod damage;
 mod load;
@@ -130,6 +132,7 @@ fn is_visited(scene: &Scene<'_>, mode: &str) {
     scene.cluster.take_proxy_mode(mode, &NODES, SOON);
     progress(&format!("mode {mode} was taken in {:?}", began.elapsed()));
     scene.holds(mode);
+    scene.knows_names();
     progress(&format!("mode {mode} was looked at for {:?}", began.elapsed()));
 }
 
@@ -205,6 +208,12 @@ impl<'a> Scene<'a> {
             let text = String::from_utf8_lossy(&told.stdout).into_owned();
             if text.contains("the kernels have it so") { Ok(()) } else { Err(text) }
         });
+    }
+
+    /// The pod is told the Services' names and what they are, by cluster DNS, which it reaches through a Service itself.
+    fn knows_names(&self) {
+        let in_pod = |command: &str| self.client.run(command);
+        eventually("names are answered", SOON, || asking::names_are_answered(in_pod, &self.service, &self.pods));
     }
 
     /// To who asks as people do.

@@ -19,7 +19,9 @@ pub(crate) struct Load<'a> {
     cluster: &'a Cluster,
     dnsperf: Option<Child>,
     /// How its command begins, which no other one's does.
-    begins: [String; 5],
+    begins: Vec<String>,
+    /// The file that ends it, where it is one dnsperf after the other.
+    end: Option<String>,
 }
 
 impl<'a> Load<'a> {
@@ -33,20 +35,35 @@ impl<'a> Load<'a> {
 
     /// As [`Load::begin`], over `udp` or `tcp`.
     pub(crate) fn over(cluster: &'a Cluster, server: &str, transport: &str) -> Self {
-        let questions = format!("/tmp/questions-{server}-{transport}");
+        // No shell between: an interrupt is for dnsperf, which then tells what it counted.
+        Self::start(cluster, &["dnsperf", "-m", transport, "-s", server], &["-l", LONGEST], None)
+    }
+
+    /// As [`Load::begin`], from sockets that are hardly older than a second: each second from 200 others. So do the resolvers of C libraries
+    /// ask, who take a socket for each name; a flow of theirs is over when its server ends.
+    pub(crate) fn anew(cluster: &'a Cluster, server: &str) -> Self {
+        let end = format!("/tmp/end-load-{server}");
+        Self::start(cluster, &["dnsperf", "-c", "200", "-s", server], &["-l", "1"], Some(end))
+    }
+
+    fn start(cluster: &'a Cluster, begins: &[&str], time: &[&str], end: Option<String>) -> Self {
+        let begins: Vec<String> = begins.iter().map(|&word| word.to_owned()).collect();
+        let questions = format!("/tmp/questions-{}", begins[1..].join("-"));
         let ask = format!("cat > {questions}");
         let mut put = cluster.kubectl_command(&["-n", "web", "exec", "-i", "client", "--", "sh", "-c", &ask]);
         let mut put = put.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         put.stdin.take().unwrap().write_all(QUESTIONS.as_bytes()).unwrap();
         assert!(put.wait().unwrap().success());
-        // No shell between: an interrupt is for dnsperf, which then tells what it counted.
         let hand = Self::IN_HAND.to_string();
         let mut dnsperf = cluster.kubectl_command(&["-n", "web", "exec", "client", "--"]);
+        if let Some(end) = &end {
+            // One that cannot ask ends it, too: it says why.
+            dnsperf.args(["sh", "-c", "while [ ! -e \"$0\" ]; do \"$@\" || exit; done", end]);
+        }
         // What takes longer than 5 s is lost: that is when a client's resolver gives up for the first time.
-        let begins = ["dnsperf", "-m", transport, "-s", server].map(str::to_owned);
-        dnsperf.args(&begins).args(["-d", &questions, "-l", LONGEST, "-Q", "400", "-q", &hand, "-t", "5"]);
+        dnsperf.args(&begins).args(time).args(["-d", &questions, "-Q", "400", "-q", &hand, "-t", "5"]);
         let dnsperf = dnsperf.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let load = Self { cluster, dnsperf: Some(dnsperf), begins };
+        let load = Self { cluster, dnsperf: Some(dnsperf), begins, end };
         eventually("dnsperf runs", Duration::from_secs(20), || load.signal("-0"));
         load
     }
@@ -62,21 +79,28 @@ impl<'a> Load<'a> {
 
     /// As [`Load::ends_without_loss`], with some that may be lost.
     pub(crate) fn ends_with_at_most_lost(mut self, most: u64) {
-        self.signal("-INT").unwrap();
+        match &self.end {
+            Some(end) => self.cluster.exec("web", "client", &["touch", end]).unwrap(),
+            None => self.signal("-INT").unwrap(),
+        };
         let output = self.dnsperf.take().unwrap().wait_with_output().unwrap();
         let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        // Of all, where it was one after the other.
+        let every = |what: &str| -> Vec<&str> {
+            let found: Vec<_> = told.lines().filter_map(|line| line.trim().strip_prefix(what)).map(str::trim).collect();
+            assert!(!found.is_empty(), "{what}: {told}");
+            found
+        };
         let number = |what: &str| -> u64 {
-            let line = told.lines().find_map(|line| line.trim().strip_prefix(what));
-            let word = line.and_then(|line| line.split_whitespace().next()).unwrap_or_else(|| panic!("{what}: {told}"));
-            word.parse().unwrap()
+            let words = every(what).into_iter().filter_map(|rest| rest.split_whitespace().next());
+            words.map(|word| word.parse::<u64>().unwrap()).sum()
         };
         let (sent, lost) = (number("Queries sent:"), number("Queries lost:"));
         eprintln!("{}: {sent} questions, {lost} lost", self.begins.join(" "));
         assert!(sent > 20, "{told}");
         assert!(lost <= most, "{told}\n{}", self.cluster.logs());
-        let codes =
-            told.lines().find_map(|line| line.trim().strip_prefix("Response codes:")).unwrap_or_default().trim();
-        assert!(codes.starts_with("NOERROR") && !codes.contains(','), "{told}\n{}", self.cluster.logs());
+        let is_good = |codes: &&str| codes.starts_with("NOERROR") && !codes.contains(',');
+        assert!(every("Response codes:").iter().all(is_good), "{told}\n{}", self.cluster.logs());
     }
 }
 

@@ -18,28 +18,24 @@ const NEVER: Duration = Duration::from_secs(20);
 pub(crate) fn is_mended_in_time<T>(
     what: &str,
     mut damage: impl FnMut(),
-    whole: impl FnMut() -> Result<T, String>,
-) -> Duration {
-    let done = || {
-        damage();
-        Instant::now()
-    };
-    is_mended_since(what, done, whole)
-}
-
-/// The same of damage that says itself when it was done.
-pub(crate) fn is_mended_since<T>(
-    what: &str,
-    mut damage: impl FnMut() -> Instant,
     mut whole: impl FnMut() -> Result<T, String>,
 ) -> Duration {
-    let mut seen = Vec::new();
-    for _ in 0..TRIES {
-        let began = damage();
+    let mended = || {
+        damage();
+        let began = Instant::now();
         while let Err(error) = whole() {
             assert!(began.elapsed() < NEVER, "not mended after {what}: {error}");
         }
-        seen.push(began.elapsed());
+        began.elapsed()
+    };
+    is_mended_after(what, mended)
+}
+
+/// The same of damage that says itself, when all is whole, how long that took.
+pub(crate) fn is_mended_after(what: &str, mut mended: impl FnMut() -> Duration) -> Duration {
+    let mut seen = Vec::new();
+    for _ in 0..TRIES {
+        seen.push(mended());
         let mostly = seen.iter().filter(|took| **took < MOSTLY).count() * 2 > seen.len();
         let best = seen.iter().min().copied().filter(|best| *best < MENDED);
         if let Some(best) = best.filter(|_| mostly || vm::is_here()) {

@@ -13,7 +13,7 @@ use podnet_kernel::{
     segment::{Segment, SegmentInterface, bridge},
 };
 use podnet_model::{
-    Family, LinkName, Mac,
+    Family, HOST_MAC, LinkName, Mac,
     cni::{AskedRoute, Macvlan, MacvlanKind, Mode, Range, Wishes},
     errors::chain,
     limits::PodLimits,
@@ -22,7 +22,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    HOST_MAC,
     interface::{self, device, mac},
     records::Record,
 };

@@ -28,11 +28,9 @@ impl Divided {
     /// An empty cache. A small one has one part only.
     #[must_use]
     pub fn new(options: CacheOptions) -> Self {
-        let halves = [options.success, options.denial];
-        let large = halves.into_iter().flatten().all(|share| share.capacity >= PARTS * LEAST);
+        let large = [options.success, options.denial].iter().all(|share| share.capacity >= PARTS * LEAST);
         let parts = if large { PARTS } else { 1 };
-        let part =
-            |share: Option<Share>| share.map(|share| Share { capacity: share.capacity.div_ceil(parts), ..share });
+        let part = |share: Share| Share { capacity: share.capacity.div_ceil(parts), ..share };
         let options_of_part =
             CacheOptions { success: part(options.success), denial: part(options.denial), ..options.clone() };
         let parts = (0..parts).map(|_| Mutex::new(Cache::new(options_of_part.clone()))).collect();
@@ -57,14 +55,10 @@ impl Divided {
         self.part(hash).keep(hash, key, reply, now)
     }
 
-    /// Bounds an answer that comes for the first time by the time for which it is kept: it is told as all who ask later are told.
-    pub fn bound(&self, key: &Key, reply: &mut Reply) {
-        let Some((seconds, ttls)) = self.part(key.hash()).times(key, reply) else { return };
-        for (at, _) in ttls.iter().filter(|&&(_, ttl)| ttl > seconds) {
-            if let Some(bytes) = reply.answer.body.get_mut(usize::from(*at)..usize::from(*at) + 4) {
-                bytes.copy_from_slice(&seconds.to_be_bytes());
-            }
-        }
+    /// Forgets what is kept under a key: there is something newer that is not kept.
+    pub fn forget(&self, key: &Key) {
+        let hash = key.hash();
+        self.part(hash).forget(hash, key);
     }
 
     /// How many answers each half holds, expired ones that were not yet replaced included.

@@ -91,26 +91,36 @@ impl Ring {
         gone
     }
 
+    /// Takes out a key's answer.
+    pub(super) fn remove(&mut self, hash: u64, key: &[u8]) {
+        if let Some(at) = self.place(hash, key) {
+            self.take_out(at);
+        }
+    }
+
+    /// Takes out what is at a place that is there, and says whether something else stands there now: what stood last.
+    fn take_out(&mut self, at: usize) -> bool {
+        self.strike(at);
+        let last = self.slots.len() - 1;
+        if last != at {
+            self.strike(last);
+        }
+        let old = self.slots.swap_remove(at);
+        self.bytes -= old.size();
+        let moved = self.slots.get(at).map(|moved| moved.hash);
+        if let Some(hash) = moved {
+            self.enter(hash, at);
+        }
+        moved.is_some()
+    }
+
     /// Makes room for so many bytes more, and says how many answers went for that.
     fn give_way(&mut self, size: usize, now: Instant) -> usize {
         let before = self.slots.len();
         while self.bytes + size > self.room && !self.slots.is_empty() {
             self.turn(now);
-            self.strike(self.hand);
-            let last = self.slots.len() - 1;
-            if last != self.hand {
-                self.strike(last);
-            }
-            let old = self.slots.swap_remove(self.hand);
-            self.bytes -= old.size();
-            match self.slots.get(self.hand).map(|moved| moved.hash) {
-                Some(hash) => {
-                    self.enter(hash, self.hand);
-                    // It came from the end, where the newest are.
-                    self.hand += 1;
-                }
-                None => self.hand = 0,
-            }
+            // What stands there now came from the end, where the newest are.
+            self.hand = if self.take_out(self.hand) { self.hand + 1 } else { 0 };
         }
         before - self.slots.len()
     }

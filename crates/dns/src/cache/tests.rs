@@ -137,6 +137,24 @@ fn large_answers_take_the_places_of_many_small_ones() {
 }
 
 #[test]
+fn what_is_forgotten_is_gone_and_the_others_are_found() {
+    let (mut cache, now) = (cache("3600"), Instant::now());
+    let keys: Vec<Key> = (0..5).map(|index| key(&format!("{index}.example.org"))).collect();
+    for key in &keys {
+        cache.insert(key, &response(key, 0, 1, 600), now);
+    }
+    cache.insert(&keys[1], &response(&keys[1], Rcode::NXDOMAIN.0, 0, 60), now);
+    for (forgotten, left) in [(1, 4), (4, 3), (0, 2), (0, 2)] {
+        cache.forget(keys[forgotten].hash(), &keys[forgotten]);
+        assert_eq!(cache.entries(), (left, 0), "{forgotten}");
+    }
+    let found: Vec<bool> = keys.iter().map(|key| cache.find(key, now).is_some()).collect();
+    assert_eq!(found, [false, false, true, true, false]);
+    let bytes: usize = cache.success.slots.iter().map(super::ring::Slot::size).sum();
+    assert_eq!((bytes, cache.denial.bytes), (cache.success.bytes, 0));
+}
+
+#[test]
 fn questions_with_and_without_signatures_have_answers_of_their_own() {
     let (mut cache, now, plain) = (cache("30"), Instant::now(), key("example.org"));
     let signed = Key::new(plain.question(), true, false);

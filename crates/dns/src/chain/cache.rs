@@ -13,17 +13,17 @@ use crate::{
 pub struct CacheOptions {
     /// The zones whose names are kept.
     pub zones: Vec<Name>,
-    /// Answers with records; none when switched off.
-    pub success: Option<Share>,
-    /// Answers that say there is nothing; none when switched off.
-    pub denial: Option<Share>,
+    /// Answers with records.
+    pub success: Share,
+    /// Answers that say there is nothing.
+    pub denial: Share,
     /// How long a SERVFAIL is kept, at most 5 minutes (RFC 2308 §7.1); zero when it is not.
     pub servfail: Duration,
-    /// Zones whose answers with records are not kept.
+    /// Zones whose answers with records are not kept; the root means all.
     pub success_disabled: Vec<Name>,
-    /// Zones whose answers without records are not kept.
+    /// Zones whose answers without records are not kept; the root means all.
     pub denial_disabled: Vec<Name>,
-    /// Answers keep the time to live that they came with.
+    /// What is kept is told with the time to live with which it was told first.
     pub keep_ttl: bool,
     /// Answers that are asked for often are fetched again before they end.
     pub prefetch: Option<Prefetch>,
@@ -79,7 +79,7 @@ pub enum Refresh {
     Verify,
 }
 
-/// One half of the cache.
+/// One half of the cache. Its times hold for what is told of names of the cache's zones, whether it is kept or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// How many answers.
@@ -88,6 +88,14 @@ pub struct Share {
     pub max_ttl: u32,
     /// The shortest, in seconds.
     pub min_ttl: u32,
+}
+
+impl Share {
+    /// For how many seconds an answer counts whose records live for `ttl` seconds. The longest time goes before the shortest.
+    #[must_use]
+    pub fn bounded(&self, ttl: u32) -> u32 {
+        ttl.clamp(self.min_ttl.min(self.max_ttl), self.max_ttl)
+    }
 }
 
 impl CacheOptions {
@@ -116,8 +124,8 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Cach
     }
     let mut options = CacheOptions {
         zones: scope.zones_or(read::zones(words, "a zone of cache")?),
-        success: None,
-        denial: None,
+        success,
+        denial,
         servfail: Duration::from_secs(5),
         success_disabled: Vec::new(),
         denial_disabled: Vec::new(),
@@ -127,8 +135,8 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Cach
     };
     scope.options(directive, |_, option| {
         match option.name.text.as_str() {
-            "success" => share(option, &mut success)?,
-            "denial" => share(option, &mut denial)?,
+            "success" => share(option, &mut options.success)?,
+            "denial" => share(option, &mut options.denial)?,
             "servfail" => options.servfail = servfail(read::one(option, "a duration")?)?,
             "keepttl" => options.keep_ttl = read::nothing(option).map(|()| true)?,
             "disable" => disable(option, &mut options)?,
@@ -138,8 +146,6 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Cach
         }
         Ok(())
     });
-    options.success = Some(success).filter(|_| !options.success_disabled.contains(&Name::root()));
-    options.denial = Some(denial).filter(|_| !options.denial_disabled.contains(&Name::root()));
     Ok(options)
 }
 

@@ -38,7 +38,7 @@ pub enum LogField {
     Duration,
     /// `{rcode}`: the response code.
     Rcode,
-    /// `{rsize}`: the response's size in bytes, as it is sent.
+    /// `{rsize}`: the response's size in bytes with its names spelled out; what is sent may be smaller, since it is compressed.
     ResponseSize,
     /// `{>rflags}`: the response's flags, such as `qr,aa,rd`.
     Flags,

@@ -1,12 +1,12 @@
 //! Which plugins there are, and in which order they act.
 
-/// The plugins that a Corefile may use, in the order in which they act: CoreDNS's since its 1.14.2 (CVE-2026-26017: a rewritten name
-/// passed `acl`), two of podnet's own (`cookies`, `searchpath`), and `rrl`, which is none of CoreDNS's own either.
+/// The plugins that a Corefile may use, in the order in which they act: CoreDNS's after its 1.14.7, where `acl` stands behind all that
+/// changes a name (`rewrite`, CVE-2026-26017; `autopath`) and before `cache`; two of podnet's own (`cookies`, `searchpath`), and
+/// `rrl`, which is none of CoreDNS's own either.
 pub const PLUGINS: [&str; 50] = [
     "root",
     "metadata",
     "cancel",
-    "tls",
     "grpc_server",
     "https",
     "timeouts",
@@ -25,18 +25,20 @@ pub const PLUGINS: [&str; 50] = [
     "dns64",
     "cookies",
     "rrl",
-    // Before those who say who may ask, and before what is kept: both have to do with the question as it is answered.
-    "rewrite",
-    "acl",
+    // These have to do with the question as it was asked: what was signed is that one.
     "any",
     "chaos",
     "loadbalance",
     "tsig",
+    // Before those who say who may ask, and before what is kept: both have to do with the question as it is answered.
+    "rewrite",
     "searchpath",
+    "autopath",
+    "acl",
     "cache",
     "header",
     "dnssec",
-    "autopath",
+    "tls",
     "minimal",
     "template",
     "transfer",
@@ -82,19 +84,22 @@ pub(super) const SEVERAL: [&str; 14] = [
     "view",
 ];
 
-/// Plugins of CoreDNS's own that are no part of this server, and why.
-pub(super) const ELSEWHERE: [(&str, &str); 13] = [
-    ("route53", "it serves the zones of a cloud vendor"),
-    ("azure", "it serves the zones of a cloud vendor"),
-    ("clouddns", "it serves the zones of a cloud vendor"),
-    ("nomad", "it serves another orchestrator's names"),
+/// Plugins of CoreDNS's own that are no part of this server, and why: in its order, and what it had once.
+pub(super) const ELSEWHERE: [(&str, &str); 16] = [
     ("geoip", "it needs a vendor's database"),
-    ("trace", "queries are not traced"),
-    ("dnstap", "queries are not tapped"),
-    ("pprof", "it profiles a Go program"),
-    ("on", "it runs commands"),
     ("proxyproto", "the PROXY protocol is not spoken yet"),
     ("quic", "QUIC is not served yet"),
     ("https3", "QUIC is not served yet"),
+    ("trace", "queries are not traced"),
+    ("pprof", "it profiles a Go program"),
+    ("shed", "without it, too, what waits for an answer is bounded"),
+    ("dnstap", "queries are not tapped"),
+    ("siit", "IPv6 addresses are not told as IPv4 addresses (RFC 7757)"),
+    ("dynupdate", "zones take no dynamic updates (RFC 2136)"),
+    ("route53", "it serves the zones of a cloud vendor"),
+    ("azure", "it serves the zones of a cloud vendor"),
+    ("clouddns", "it serves the zones of a cloud vendor"),
+    ("on", "it runs commands"),
+    ("nomad", "it serves another orchestrator's names"),
     ("federation", "Kubernetes has given federation up"),
 ];

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::{
     AclOptions, AutoOptions, AutopathOptions, BindOptions, CacheOptions, ChaosOptions, CookieOptions, Dns64Options,
     DnssecOptions, ErraticOptions, ErrorsOptions, EtcdOptions, ExternalOptions, FileOptions, ForwardOptions,
-    GrpcOptions, HeaderRule, HealthOptions, HostsOptions, KubernetesOptions, LoadbalanceOptions, LogOptions,
-    PrometheusOptions, ReadyOptions, RewriteOptions, RrlOptions, SecondaryOptions, SignOptions, TemplateOptions,
-    TimeoutOptions, TlsOptions, TransferOptions, TsigOptions, ViewOptions, WebOptions, acl, backends, cache, forward,
-    guard, hosts, kubernetes, logging,
+    GrpcOptions, HeaderRule, HealthOptions, HostsOptions, KubernetesOptions, LoadbalanceOptions, LocalOptions,
+    LogOptions, PrometheusOptions, ReadyOptions, RewriteOptions, RrlOptions, SecondaryOptions, SignOptions,
+    TemplateOptions, TimeoutOptions, TlsOptions, TransferOptions, TsigOptions, ViewOptions, WebOptions, acl, backends,
+    cache, forward, guard, hosts, kubernetes, local, logging,
     order::{ELSEWHERE, PLUGINS, SEVERAL},
     process, prometheus, read, responses, rewrite,
     scope::Scope,
@@ -59,7 +59,7 @@ pub enum Plugin {
     /// `log`.
     Log(LogOptions),
     /// `local`: names of the local zones (`localhost` and its reverse names) are answered here.
-    Local,
+    Local(LocalOptions),
     /// `dns64`.
     Dns64(Dns64Options),
     /// `cookies`.
@@ -147,7 +147,7 @@ impl Plugin {
             Self::Prometheus(..) => "prometheus",
             Self::Errors(..) => "errors",
             Self::Log(..) => "log",
-            Self::Local => "local",
+            Self::Local(..) => "local",
             Self::Dns64(..) => "dns64",
             Self::Cookies(..) => "cookies",
             Self::Rrl(..) => "rrl",
@@ -253,7 +253,7 @@ fn plugin(directive: &Directive, scope: &mut Scope<'_>) -> Result<Plugin, Corefi
         "prometheus" => Plugin::Prometheus(prometheus::parse(directive, scope)?),
         "errors" => Plugin::Errors(logging::errors(directive, scope)?),
         "log" => Plugin::Log(logging::log(directive, scope)?),
-        "local" => bare(Plugin::Local)?,
+        "local" => Plugin::Local(local::parse(directive, scope)?),
         "dns64" => Plugin::Dns64(responses::dns64(directive, scope)?),
         "cookies" => Plugin::Cookies(guard::cookies(directive, scope)?),
         "rrl" => Plugin::Rrl(guard::rrl(directive, scope)?),

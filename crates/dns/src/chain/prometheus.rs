@@ -125,7 +125,7 @@ fn of_arguments(files: &[Word], scope: &mut Scope<'_>) -> WebTls {
     scope.files.extend(paths.iter().map(PathBuf::from));
     let mut paths = paths.into_iter();
     let files = TlsFiles { certificate: paths.next(), key: paths.next(), authorities: paths.next() };
-    let options = TlsOptions { files, client_auth: ClientAuth::NoCertificate, keylog: None };
+    let options = TlsOptions { files, acme: None, client_auth: ClientAuth::NoCertificate, keylog: None };
     WebTls { options, versions: TlsVersions::All, http2: true }
 }
 
@@ -222,7 +222,7 @@ fn of_file(word: &Word, scope: &mut Scope<'_>) -> Result<WebTls, CorefileError> 
         key: Some(beside(key)),
         authorities: tls.client_ca_file.map(beside),
     };
-    let options = TlsOptions { files, client_auth, keylog: None };
+    let options = TlsOptions { files, acme: None, client_auth, keylog: None };
     Ok(WebTls { options, versions, http2: http.http2.unwrap_or(true) })
 }
 

@@ -1,6 +1,6 @@
 //! The plugins that serve whole zones: `file`, `auto`, `secondary`, and `transfer` that hands them on.
 
-use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 
@@ -31,7 +31,7 @@ pub struct FileOptions {
     pub fallthrough: Fallthrough,
 }
 
-/// `auto`: the zone files of a directory.
+/// `auto`: the zone files of a directory and of those below it.
 #[derive(Clone, Debug)]
 pub struct AutoOptions {
     /// The zones whose names are answered.
@@ -132,42 +132,8 @@ pub(super) fn auto(directive: &Directive, scope: &mut Scope<'_>) -> Result<AutoO
     });
     let (directory, pattern, origin) = files.ok_or_else(|| directive.missing("{ directory … }"))?;
     let mut options = AutoOptions { zones, directory, pattern, origin, loaded: Vec::new(), reload };
-    options.loaded = found(&options, &directive.name, scope)?;
+    options.loaded = zonefiles::found(&options, &directive.name, scope)?;
     Ok(options)
-}
-
-/// The zones of a directory's files. A directory that is not there yet has none.
-fn found(options: &AutoOptions, word: &Word, scope: &mut Scope<'_>) -> Result<Vec<LoadedZone>, CorefileError> {
-    let path = options.directory.trim_end_matches('/');
-    scope.directories.push(PathBuf::from(path));
-    scope.watched.push((PathBuf::from(path), options.reload));
-    let names = match (scope.environment.list)(path) {
-        Ok(names) => names,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            scope.warnings.push(format!("{}: directory {path} is missing: no zones are served from it", word.place));
-            Vec::new()
-        }
-        Err(error) => {
-            return Err(word.error(Fault::Unreadable { path: path.to_owned(), reason: error.to_string() }));
-        }
-    };
-    let mut loaded: Vec<LoadedZone> = Vec::new();
-    for file in names.into_iter().filter(|name| !name.ends_with('/')) {
-        let Some(groups) = options.pattern.regex().captures(&file) else { continue };
-        let mut origin = options.origin.clone();
-        for (number, group) in groups.iter().enumerate() {
-            origin = origin.replace(&format!("{{{number}}}"), group.map_or("", |group| group.as_str()));
-        }
-        let Ok(origin) = Name::parse(&origin) else {
-            scope.warnings.push(format!("{}: {path}/{file}: {origin:?} is no name of a zone", word.place));
-            continue;
-        };
-        if !options.zones.iter().any(|zone| origin.within(zone)) || loaded.iter().any(|zone| zone.origin == origin) {
-            continue;
-        }
-        loaded.push(zonefiles::load(word, &format!("{path}/{file}"), &origin, options.reload, scope)?);
-    }
-    Ok(loaded)
 }
 
 /// `directory DIR [REGEXP ORIGIN_TEMPLATE [TIMEOUT]]`.
@@ -180,6 +146,10 @@ fn zone_files(
     let Some((directory, rest)) = option.arguments.split_first() else {
         return Err(option.missing("the directory with the zones' files"));
     };
+    let path = scope.path(&directory.text);
+    if path.is_empty() {
+        return Err(directory.bad("the directory of auto", "a path"));
+    }
     let default = Word { text: r"db\.(.*)".to_owned(), ..directory.clone() };
     let pattern = Pattern::read(rest.first().unwrap_or(&default), "the names of zone files")?;
     let origin = match rest.get(1) {
@@ -190,7 +160,7 @@ fn zone_files(
     if let Some(word) = rest.get(2) {
         *reload = Some(Duration::from_secs(read::number(word, "the time between looks", 1, 1 << 31)?));
     }
-    Ok((scope.path(&directory.text), pattern, origin))
+    Ok((path, pattern, origin))
 }
 
 pub(super) fn secondary(directive: &Directive, scope: &mut Scope<'_>) -> Result<SecondaryOptions, CorefileError> {

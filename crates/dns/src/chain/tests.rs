@@ -7,6 +7,7 @@ use super::{Config, Environment, Plugin};
 use crate::{corefile::Fault, name::Name};
 
 mod made;
+mod order;
 mod rewriting;
 mod secrets;
 mod tables;

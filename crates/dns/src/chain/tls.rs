@@ -2,8 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::{read, scope::Scope};
-use crate::corefile::{CorefileError, Directive};
+use super::{
+    AcmeOptions,
+    acme::{self, Draft},
+    read,
+    scope::Scope,
+};
+use crate::corefile::{CorefileError, Directive, Fault};
 
 /// Files for TLS, in PEM; their paths are below `root`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -19,8 +24,10 @@ pub struct TlsFiles {
 /// `tls`: the certificate of a server block that is served over TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// Certificate and key are always there.
+    /// Certificate and key are always named; with `acme` they are there once the certificate was issued.
     pub files: TlsFiles,
+    /// How the certificate is come by; none: somebody else puts it there, and renews it.
+    pub acme: Option<Box<AcmeOptions>>,
     /// What is asked of clients.
     pub client_auth: ClientAuth,
     /// Where keys of connections are written to, for who wants to read their traffic.
@@ -59,15 +66,21 @@ fn paths(directive: &Directive, scope: &mut Scope<'_>) -> Vec<String> {
     paths
 }
 
-/// `tls CERT KEY [CA]` of a server block.
+/// `tls CERT KEY [CA]` of a server block, or `tls { acme DOMAIN… }`.
 pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<TlsOptions, CorefileError> {
     read::at_most(directive, 3)?;
-    if directive.arguments.len() < 2 {
-        return Err(directive.missing("the files of a certificate and its key"));
+    let fetched = directive.options.iter().any(|option| option.name.text == "acme");
+    if let Some(word) = directive.arguments.first().filter(|_| fetched) {
+        let allowed = "no files: acme has the certificate issued".to_owned();
+        return Err(word.error(Fault::Unexpected { found: word.text.clone(), allowed }));
+    }
+    if directive.arguments.len() < 2 && !fetched {
+        return Err(directive.missing("the files of a certificate and its key, or { acme DOMAIN… }"));
     }
     let mut paths = paths(directive, scope).into_iter();
     let files = TlsFiles { certificate: paths.next(), key: paths.next(), authorities: paths.next() };
-    let mut options = TlsOptions { files, client_auth: ClientAuth::default(), keylog: None };
+    let mut options = TlsOptions { files, acme: None, client_auth: ClientAuth::default(), keylog: None };
+    let mut draft = Draft::new(scope);
     scope.options(directive, |scope, option| {
         match option.name.text.as_str() {
             "client_auth" => {
@@ -83,9 +96,19 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<TlsO
                 };
             }
             "keylog" => options.keylog = Some(scope.path(&read::one(option, "a file")?.text)),
-            _ => return Err(read::unknown("tls", option, &["client_auth", "keylog"])),
+            name if acme::OPTIONS.contains(&name) && fetched => draft.take(scope, option)?,
+            name if acme::OPTIONS.contains(&name) => return Err(option.missing("acme DOMAIN… beside it")),
+            _ => {
+                let known = [&["client_auth", "keylog"][..], &acme::OPTIONS].concat();
+                return Err(read::unknown("tls", option, &known));
+            }
         }
         Ok(())
     });
+    if fetched {
+        let acme = draft.done();
+        options.files = acme.files();
+        options.acme = Some(Box::new(acme));
+    }
     Ok(options)
 }

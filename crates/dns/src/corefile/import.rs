@@ -111,7 +111,7 @@ impl<'a> Imports<'a> {
                 let mut names = self.names(name, &path, many)?;
                 names.retain(|name| name.ends_with('/') != end.is_empty() && matches(part, name.trim_end_matches('/')));
                 names.sort_unstable();
-                further.extend(names.into_iter().map(|name| format!("{path}{name}")));
+                further.extend(names.iter().map(|name| format!("{path}{}{end}", name.trim_end_matches('/'))));
             }
             if further.len() > MOST {
                 return Err(name.error(Fault::Imports { limit: MOST }));

@@ -296,6 +296,12 @@ impl Parser<'_> {
                     break;
                 }
                 if word.is("}") {
+                    // CoreDNS takes it as an argument of the option. Reading goes on as if it stood there.
+                    if self.depth > 0 {
+                        let allowed = "the end of the line, and \"}\" on a line of its own".to_owned();
+                        let fault = Fault::Unexpected { found: word.text.clone(), allowed };
+                        self.corefile.errors.push(word.error(fault));
+                    }
                     self.at -= 1;
                     break;
                 }
@@ -305,14 +311,8 @@ impl Parser<'_> {
         }
     }
 
+    /// The options between a directive's braces. As in CoreDNS the first may stand on the line of the opening one.
     fn nested(&mut self, open: &Word) -> Result<Vec<Directive>, CorefileError> {
-        if let Some(word) = self.peek()
-            && !word.first
-            && !word.is("}")
-        {
-            let allowed = "the end of the line".to_owned();
-            return Err(word.error(Fault::Unexpected { found: word.text.clone(), allowed }));
-        }
         self.depth += 1;
         if self.depth > DEPTH {
             let allowed = format!("the end of the line: braces are nested at most {DEPTH} deep");

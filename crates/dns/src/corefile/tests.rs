@@ -36,6 +36,7 @@ fn file(path: &str) -> io::Result<String> {
         "conf.d/b.conf" => Ok("whoami\nimport c\n".to_owned()),
         "conf.d/c" => Ok("loadbalance\n".to_owned()),
         "conf.d/bad" => Ok("\n  log \"".to_owned()),
+        "linked/one/a.conf" => Ok("whoami\n".to_owned()),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
 }
@@ -43,6 +44,8 @@ fn file(path: &str) -> io::Result<String> {
 fn list(path: &str) -> io::Result<Vec<String>> {
     match path {
         "conf.d" => Ok(["b.conf", "a.conf", "c", "bad"].map(str::to_owned).to_vec()),
+        // A link to a directory.
+        "linked" => Ok(vec!["one//".to_owned()]),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
 }
@@ -146,6 +149,7 @@ fn files_are_imported_by_pattern_and_beside_the_file_that_imports_them() {
     assert!(chain.errors() && chain.log() && chain.whoami() && chain.loadbalance().is_some());
     assert_eq!(config.files.len(), 3);
     assert_eq!(config.directories, [std::path::PathBuf::from("conf.d")]);
+    assert!(load(". {\n import linked/*/a.conf\n}").unwrap().blocks[0].whoami());
     let config = load(". {\n import conf.d/*.none\n}").unwrap();
     assert_eq!(config.warnings, ["Corefile:2:9: no file is called \"conf.d/*.none\""]);
 }
@@ -164,6 +168,9 @@ fn lines_end_where_they_end() {
     assert_eq!(corefile.blocks[0].directives.len(), 3);
     // The brace may stand on the next line.
     assert!(load(".\n{\n errors\n}").is_ok());
+    // An option may stand on the line of the opening brace, and there may be none.
+    let config = load(". {\n health { lameduck 7s\n }\n log { }\n whoami\n}").unwrap();
+    assert!(config.process.lameduck().as_secs() == 7 && config.blocks[0].log() && config.blocks[0].whoami());
 }
 
 #[test]
@@ -284,7 +291,11 @@ fn an_error_names_place_finding_and_what_is_allowed() {
         (". {\n cache {\n  ttl {\n  }\n }\n}", "Corefile:3:3: plugin \"cache\" has no option \"ttl\""),
         (". {\n cache {\n  success 5 {\n   x\n  }\n }\n}", "Corefile:4:4: found \"x\", allowed here: no options"),
         (". {\n  loop now\n}", "Corefile:2:8: found \"now\", allowed here: nothing"),
-        (". {\n  health { x\n  }\n}", "Corefile:2:12: found \"x\", allowed here: the end of the line"),
+        (". {\n  health { x\n  }\n}", "Corefile:2:12: plugin \"health\" has no option \"x\""),
+        (
+            ". {\n  health { lameduck 5s }\n}",
+            "Corefile:2:24: found \"}\", allowed here: the end of the line, and \"}\" on a line of its own",
+        ),
     ];
     for (text, expected) in cases {
         let error = load(text).expect_err(text);

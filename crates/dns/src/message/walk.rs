@@ -1,5 +1,7 @@
 //! Walking a message's records without trusting a byte of it (RFC 9267).
 
+use smallvec::SmallVec;
+
 use super::{CLASS_IN, HEADER, Rcode, flag, rtype, u16_at, u32_at};
 use crate::{answer::Answer, destination::Destination, name::QueryName};
 
@@ -220,7 +222,7 @@ impl Upstream {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Times {
     /// Offset in the answer's body and value of each record's time to live, in seconds.
-    pub ttls: Vec<(u16, u32)>,
+    pub ttls: SmallVec<[(u16, u32); 8]>,
     /// How long it may be kept as a negative answer (RFC 2308 §5), in seconds; none without SOA.
     pub negative: Option<u32>,
 }
@@ -237,11 +239,17 @@ impl Times {
         }
         message.extend_from_slice(question);
         message.extend_from_slice(&answer.body);
+        Self::within(&message, base)
+    }
+
+    /// Reads the records of a message whose question ends at `base`, from where offsets count. That of EDNS has no time to live.
+    #[must_use]
+    pub(crate) fn within(message: &[u8], base: usize) -> Self {
         let mut times = Self::default();
-        for record in walk(&message, base).map_while(Result::ok) {
+        for record in walk(message, base).map_while(Result::ok).filter(|record| record.rtype != rtype::OPT) {
             times.ttls.push(((record.ttl_at - base) as u16, record.ttl));
             if record.section == 1 && record.rtype == rtype::SOA && record.end >= record.rdata + 20 {
-                let minimum = u32_at(&message, record.end - 4).unwrap_or(0);
+                let minimum = u32_at(message, record.end - 4).unwrap_or(0);
                 times.negative = Some(minimum.min(record.ttl));
             }
         }

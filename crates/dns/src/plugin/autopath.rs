@@ -5,10 +5,12 @@
 //! exists, behind an alias. A name that exists nowhere does not exist, as the first answer says; and what fails on the way
 //! fails, so that the client goes on by itself as it would have done.
 //!
-//! `searchpath` does the same where the client's path is known from outside: in the resolver of a pod's own node. It stands before
-//! `cache`, so that what is asked on the way is kept; and where something fails on the way its answer is the first name's, whose
-//! truth that is: so a client that passes failures by (glibc) does, and one that stops at them (musl) stops at that very name. The
-//! same holds for names without any address.
+//! Each name on the way is a question of its own to the whole server, as if the client had asked it: `rewrite` may change it, `acl`
+//! judges it, and `cache` keeps what comes of it. The answer that is put together is not kept.
+//!
+//! `searchpath` does the same where the client's path is known from outside: in the resolver of a pod's own node. Where something
+//! fails on the way its answer is the first name's, whose truth that is: so a client that passes failures by (glibc) does, and one
+//! that stops at them (musl) stops at that very name. The same holds for names without any address.
 //!
 //! Nor may somebody's name in full that is not there now turn into a host elsewhere whose name begins alike, and a question does not
 //! say which of the two it is. One label before the namespace's may be a Service that is gone; two labels may be a pod of a Service,

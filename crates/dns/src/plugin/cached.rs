@@ -1,4 +1,5 @@
-//! `cache`: answers from elsewhere, kept for as long as they say.
+//! `cache`: answers from elsewhere, kept for as long as they say. It says how long all answers behind it live, too (`cache::bounds`);
+//! what those tell at once is bounded where it is written (`server::block::bounded`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -74,7 +75,7 @@ pub(crate) fn labels_of(options: &CacheOptions, server: &str, view: &str) -> Str
 
 impl Link for Cached {
     fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick {
-        if self.own.iter().any(|zone| look.name.within(zone).is_some()) {
+        if self.own.iter().any(|zone| look.name.within(zone).is_some()) || self.is_proved(look.name, look.qtype) {
             return Quick::Around;
         }
         if !self.options.covers(look.name) {
@@ -107,7 +108,8 @@ impl Cached {
             return next.run(query).await;
         }
         self.count(query, |counts| &counts.requests);
-        match self.known(&key, query) {
+        let known = if self.is_proved(&query.name, query.qtype) { None } else { self.known(&key, query) };
+        match known {
             Some((reply, Age::Fresh)) => Ok(reply),
             Some((reply, Age::Popular)) => {
                 self.count(query, |counts| &counts.prefetches);
@@ -120,13 +122,16 @@ impl Cached {
                 if !reply.fresh {
                     self.count(query, |counts| &counts.misses);
                     self.keeper(query).keep(&key, &reply);
-                    if !self.options.keep_ttl {
-                        self.cache.bound(&key, &mut reply);
-                    }
                 }
+                self.cache.bound(&key, &mut reply);
                 Ok(reply)
             }
         }
+    }
+
+    /// Whether a question is for what proves a domain now, and is known behind this link: before, others may have denied it.
+    fn is_proved(&self, name: &QueryName, qtype: u16) -> bool {
+        self.parts.challenges.as_ref().is_some_and(|challenges| challenges.has(name, qtype))
     }
 
     fn count(&self, query: &Query, which: impl FnOnce(&Counts) -> &Counter) {
@@ -181,8 +186,9 @@ impl Cached {
             },
         };
         match newer.filter(is_news) {
-            Some(reply) => {
+            Some(mut reply) => {
                 self.keeper(query).keep(&key, &reply);
+                self.cache.bound(&key, &mut reply);
                 Ok(reply)
             }
             None => {
@@ -220,8 +226,14 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Keeps an answer from now on, where it may be kept.
+    /// Keeps an answer from now on, where it may be kept. What this server itself says is not: it ends what others said before.
     fn keep(&self, key: &Key, reply: &Reply) {
+        if reply.fresh {
+            if is_news(reply) {
+                self.cache.forget(key);
+            }
+            return;
+        }
         let Some((half, gone)) = self.cache.insert(key, reply, self.outside.now()) else { return };
         if let Some(counts) = self.counts.at(&self.arrival) {
             counts.evictions[half as usize].add(gone as u64);

@@ -93,6 +93,10 @@ impl<Z: Names + Send + Sync + 'static> Link for Kubernetes<Z> {
         Some(Given::Made(self.giving.made(Arc::clone(&self.zone), zone.clone(), Arc::clone(&self.parts.outside))))
     }
 
+    fn ttl(&self) -> Option<u32> {
+        Some(self.zone.ttl())
+    }
+
     fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick {
         let (name, zone) = (look.name, &self.zone);
         zone.find(name, look.qtype, |found| match found {

@@ -2,7 +2,9 @@
 
 mod autopath;
 mod balance;
+mod bounds;
 mod catalog;
+mod challenge;
 mod conformance;
 mod dnssec;
 mod documented;

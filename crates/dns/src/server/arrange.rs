@@ -1,4 +1,5 @@
-//! The order of an answer's addresses, where more decides on it than turns (`loadbalance`), and of its mail exchangers.
+//! The order of an answer's addresses, where more decides on it than turns (`loadbalance`), of its mail exchangers and its aliases, and
+//! how many records are told.
 
 use std::net::IpAddr;
 
@@ -6,12 +7,13 @@ use ipnet::IpNet;
 
 use crate::{
     answer::{Answer, Section, composed},
+    authority::kind,
     chain::{Balance, LoadbalanceOptions, Weights},
     message::{Expanded, expand, rtype},
     name::Name,
 };
 
-/// How addresses are ordered, and how many are told.
+/// How addresses are ordered, and how many records are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Arrangement {
     weights: Option<Weights>,
@@ -35,7 +37,7 @@ impl Arrangement {
     }
 
     /// The answer to a question for `name` in its new order: by turn or weight, then what is preferred, then cut. Nothing is cut for
-    /// who checks signatures: they are over all of the records. Mail exchangers take turns. None when there is nothing to order.
+    /// who checks signatures: they are over all of the records. Mail exchangers take turns. None when there is nothing to order or cut.
     pub(super) fn arrange(&self, name: &Name, answer: &Answer, turn: usize, signed: bool) -> Option<Answer> {
         let mut records = expand(name, answer);
         // What could not be read would be lost.
@@ -43,8 +45,9 @@ impl Arrangement {
             return None;
         }
         let exchangers = self.weights.is_none() && take_turns(&mut records, is_exchanger, turn);
-        let addresses = self.addresses(&mut records, turn, signed);
-        if !exchangers && !addresses {
+        let addresses = self.addresses(&mut records, turn);
+        let cut = !signed && self.cut(&mut records);
+        if !exchangers && !addresses && !cut {
             return None;
         }
         let whole = composed(name, answer.rcode, &records);
@@ -52,8 +55,9 @@ impl Arrangement {
         Some(Answer { authoritative, authentic, extended: answer.extended.clone(), ..whole })
     }
 
-    /// Orders the addresses among records; false: there are none.
-    fn addresses(&self, records: &mut Vec<Expanded>, turn: usize, signed: bool) -> bool {
+    /// Orders the addresses among records, and has them stand behind the aliases that lead to them: some resolvers of clients (glibc's)
+    /// want that. False: there are none.
+    fn addresses(&self, records: &mut Vec<Expanded>, turn: usize) -> bool {
         let Some(first) = records.iter().position(|record| addr(record).is_some()) else { return false };
         let mut addrs: Vec<Expanded> = records.extract_if(.., |record| addr(record).is_some()).collect();
         match &self.weights {
@@ -72,9 +76,22 @@ impl Arrangement {
                 self.prefer.iter().position(within).unwrap_or(self.prefer.len())
             });
         }
-        addrs.truncate(self.limit.filter(|_| !signed).unwrap_or(usize::MAX));
-        records.splice(first..first, addrs);
+        let at = records.iter().rposition(is_alias).map_or(first, |last| first.max(last + 1));
+        records.splice(at..at, addrs);
         true
+    }
+
+    /// Leaves out records of the answer section beyond the limit, whatever their type; false: there are none. Aliases are not counted:
+    /// without them nobody knows whose the others are.
+    fn cut(&self, records: &mut Vec<Expanded>) -> bool {
+        let Some(limit) = self.limit else { return false };
+        let (before, mut counted) = (records.len(), 0);
+        records.retain(|record| {
+            let counts = record.section == Section::Answer && !is_alias(record);
+            counted += usize::from(counts);
+            !counts || counted <= limit
+        });
+        records.len() < before
     }
 }
 
@@ -90,6 +107,11 @@ fn take_turns(records: &mut Vec<Expanded>, takes: fn(&Expanded) -> bool, turn: u
 
 fn is_exchanger(record: &Expanded) -> bool {
     record.section == Section::Answer && record.rtype == rtype::MX
+}
+
+/// Whether a record of the answer section leads on: an alias, or what makes one (RFC 6672).
+fn is_alias(record: &Expanded) -> bool {
+    record.section == Section::Answer && matches!(record.rtype, rtype::CNAME | kind::DNAME)
 }
 
 /// The address that a record of the answer section tells.

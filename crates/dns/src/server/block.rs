@@ -1,5 +1,6 @@
 //! One server block at work.
 
+mod bounded;
 mod counted;
 
 use std::{sync::Arc, time::Duration};
@@ -49,6 +50,8 @@ pub(super) struct Block {
     pub(super) links: Vec<Box<dyn Link>>,
     /// The plugin of each link, by its place among all there are.
     pub(super) places: Vec<usize>,
+    /// Which links may answer at once with what lives for longer than the `cache` lets it; none where there is no cache.
+    outlasting: Vec<bool>,
     pub(super) zone: Option<Arc<Zone>>,
     pub(super) external: Option<Arc<External>>,
     pub(super) cache: Option<Arc<Divided>>,
@@ -99,6 +102,7 @@ impl Block {
             keys,
             links: Vec::new(),
             places: Vec::new(),
+            outlasting: Vec::new(),
             zone: zone.map(|options| Arc::new(Zone::new(options, cluster, serial))),
             cache: None,
             crews: Vec::new(),
@@ -110,9 +114,13 @@ impl Block {
             transfers: Vec::new(),
         };
         let mut plugins = chain.plugins.into_iter().peekable();
+        let mut challenges = parts.challenges.clone();
         let (mut rules, mut acls, mut zones, mut catalogs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         while let Some(plugin) = plugins.next() {
             let name = plugin.name();
+            if place_of(name) > place_of("dnssec") {
+                block.prove(&mut challenges);
+            }
             match plugin {
                 Plugin::Rewrite(rule) => {
                     rules.push(rule);
@@ -140,11 +148,20 @@ impl Block {
                 }
                 plugin => block.take(plugin, parts),
             }
-            let place = PLUGINS.iter().position(|known| *known == name).unwrap_or(PLUGINS.len());
-            block.places.resize(block.links.len(), place);
+            block.places.resize(block.links.len(), place_of(name));
         }
+        block.prove(&mut challenges);
         block.shape.recursion = !block.crews.is_empty();
+        block.outlasting = block.find_outlasting();
         block
+    }
+
+    /// Puts what proves domains behind those that are there, once: in any block, and where CoreDNS has it, so that `dnssec` signs it.
+    fn prove(&mut self, challenges: &mut Option<Arc<plugin::Challenges>>) {
+        if let Some(challenges) = challenges.take() {
+            self.links.push(Box::new(Own(plugin::Proving(challenges))));
+            self.places.resize(self.links.len(), place_of("tls"));
+        }
     }
 
     /// A plugin behind those that are there: as a link, or in the shape of the responses.
@@ -178,9 +195,9 @@ impl Block {
             }
             Plugin::Header(rules) => return self.flags(&rules),
             Plugin::Transfer(options) => return self.transfers.push(options),
-            Plugin::Local => {
+            Plugin::Local(options) => {
                 let (metrics, debug) = (Arc::clone(&parts.metrics), parts.debug.clone());
-                Box::new(Own(plugin::Local { metrics, debug }))
+                Box::new(Own(plugin::Local { options, metrics, debug }))
             }
             Plugin::Dns64(options) => Box::new(plugin::Dns64::new(options, &counting)),
             Plugin::Tsig(options) => Box::new(Own(plugin::Tsig(options))),
@@ -313,6 +330,11 @@ impl Block {
             *change = change.then(flags, rule.set);
         }
     }
+}
+
+/// The place of a plugin among all there are.
+fn place_of(name: &str) -> usize {
+    PLUGINS.iter().position(|known| *known == name).unwrap_or(PLUGINS.len())
 }
 
 fn guard(chain: &Chain, outside: &dyn Outside, counting: &Counting) -> Guard {

@@ -24,7 +24,9 @@ use podnet_model::{Change, Namespace, labels::Labels};
 use shelf::Shelf;
 
 use super::{Arrival, ClientSearch, Exchange, Outcome, Outside, Server, Transport};
-use crate::{Config, Environment, chain::EtcdOptions, etcd::Store, message, name::Name, zone::Cluster};
+use crate::{
+    Config, Environment, chain::EtcdOptions, etcd::Store, message, name::Name, plugin::Challenges, zone::Cluster,
+};
 
 pub(crate) const ARRIVAL: Arrival = Arrival {
     from: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 244, 1, 2)), 4000),
@@ -45,6 +47,7 @@ pub(crate) struct Still {
     spawned: Mutex<Vec<BoxFuture<'static, ()>>>,
     asleep: Mutex<Vec<oneshot::Sender<()>>>,
     pub(crate) shelf: Arc<Shelf>,
+    pub(crate) challenges: Arc<Challenges>,
 }
 
 /// A message on its way to an upstream.
@@ -113,6 +116,10 @@ impl Outside for Still {
 
     fn store(&self, _: &EtcdOptions) -> Arc<dyn Store> {
         Arc::clone(&self.shelf) as Arc<dyn Store>
+    }
+
+    fn challenges(&self) -> Option<Arc<Challenges>> {
+        Some(Arc::clone(&self.challenges))
     }
 
     /// One client is known: [`ARRIVAL`]'s, a pod of the namespace `web` on a node with a search path of its own.
@@ -193,6 +200,7 @@ impl Rig {
             spawned: Mutex::default(),
             asleep: Mutex::default(),
             shelf: Arc::default(),
+            challenges: Arc::default(),
         });
         Self { server: server(corefile, file, &cluster, &outside, &events), cluster, outside, events }
     }

@@ -97,6 +97,11 @@ pub trait Link: Send + Sync {
         None
     }
 
+    /// The time to live of all records that it answers with at once, in seconds, where that is the same for all.
+    fn ttl(&self) -> Option<u32> {
+        None
+    }
+
     /// Answers a question at once, where nobody else has to be asked.
     fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick;
 

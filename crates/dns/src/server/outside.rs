@@ -17,6 +17,7 @@ use crate::{
     etcd::{Entry, Keys, Store},
     message::{HEADER, Rcode, flag, u16_at},
     name::Name,
+    plugin::Challenges,
 };
 
 use super::{Debugger, Transport};
@@ -153,6 +154,10 @@ pub trait Outside: Send + Sync {
     /// The store that a Corefile's `etcd` names.
     fn store(&self, _options: &EtcdOptions) -> Arc<dyn Store> {
         Arc::new(NoStore)
+    }
+    /// What authorities are to be told that ask whether domains are this server's (`tls { acme … }`).
+    fn challenges(&self) -> Option<Arc<Challenges>> {
+        None
     }
     /// The search path of a client, where it is known that its resolver has just that one (`searchpath`).
     fn search_of(&self, _client: IpAddr) -> Option<Arc<ClientSearch>> {

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::{Debugger, Outside, queue::Queue, recovery::Recovery, signed::Keys};
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, plugin::Challenges};
 
 /// What all links of a server share.
 #[derive(Clone)]
@@ -29,6 +29,8 @@ pub struct Parts {
     pub(super) keys: Arc<Keys>,
     /// The cluster's state is known.
     pub(super) synced: Arc<AtomicBool>,
+    /// What proves domains to authorities, where the Corefile has certificates issued.
+    pub(crate) challenges: Option<Arc<Challenges>>,
     /// Survives panics on the way to answers.
     pub(super) recovery: Recovery,
 }

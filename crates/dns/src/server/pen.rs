@@ -10,7 +10,7 @@ use super::{
     arrange::{Arrangement, TURNS},
 };
 use crate::{
-    answer::{Answer, has_exchangers},
+    answer::{Answer, needs_arranging},
     cache::Kept,
     message::{CLASS_IN, HEADER, Head, KEEPALIVE, OPT, PLAIN_UDP_SIZE, Rcode, flag, negative, records, u16_at, walk},
     name::{Name, QueryName},
@@ -104,11 +104,12 @@ impl<'a> Pen<'a> {
 
     /// Writes an answer.
     pub fn answer(&mut self, answer: &Answer) -> Quick {
+        let arranged = self.arranged(answer);
+        // One turn for each answer: where two were taken, an even number of addresses would never change places.
         let turn = match answer.rotation {
-            Some(_) if self.shape.turns => self.turn.fetch_add(1, Ordering::Relaxed),
+            Some(_) if self.shape.turns && arranged.is_none() => self.turn.fetch_add(1, Ordering::Relaxed),
             _ => 0,
         };
-        let arranged = self.arranged(answer);
         let (answer, turn) = arranged.as_ref().map_or((answer, turn), |arranged| (arranged, 0));
         records(self.head, self.question, answer, self.shape.recursion, turn, self.out);
         self.done(answer.rcode);
@@ -133,8 +134,8 @@ impl<'a> Pen<'a> {
 
     /// What orders an answer's records but turns of its addresses, which need no writing of it anew.
     fn arrangement(&self, answer: &Answer) -> Option<&'a Arrangement> {
-        let exchangers = || answer.counts[0] > 1 && has_exchangers(&answer.body, answer.counts[0]);
-        let turns = self.shape.turns && answer.rotation.is_none() && exchangers();
+        let needed = || answer.counts[0] > 1 && needs_arranging(&answer.body, answer.counts[0]);
+        let turns = self.shape.turns && answer.rotation.is_none() && needed();
         self.shape.arrangement.as_ref().or_else(|| turns.then_some(&TURNS))
     }
 

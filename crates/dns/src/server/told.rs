@@ -13,7 +13,7 @@ use crate::{
     chain::{LogClass, LogField, LogFormat, LogOptions, LogPiece, Port},
     destination::Destination,
     forward::Crew,
-    message::{CLASS_CH, HEADER, Head, PLAIN_UDP_SIZE, Rcode, flag, rtype, u16_at, walk},
+    message::{CLASS_CH, HEADER, Head, PLAIN_UDP_SIZE, Rcode, flag, rtype, u16_at, uncompressed, walk},
     metrics::{Counted, Counts, Gauges, Metrics, Place},
     name::{Name, QueryName},
 };
@@ -168,6 +168,11 @@ impl Told<'_> {
         records.any(|record| record.section == 1 && record.rtype == rtype::NS)
     }
 
+    /// The response's size in bytes with its names spelled out; as it is sent where its records cannot be read.
+    fn uncompressed(&self) -> usize {
+        uncompressed(self.response, HEADER + self.question).unwrap_or(self.response.len())
+    }
+
     fn line(&self, format: &LogFormat, label: &dyn Fn(&str) -> Option<String>) -> String {
         let mut line = String::with_capacity(128);
         for piece in &format.0 {
@@ -198,7 +203,7 @@ impl Told<'_> {
             LogField::Port => write!(out, "{}", self.arrival.from.port()),
             LogField::Duration => write!(out, "{}s", self.took.as_secs_f64()),
             LogField::Rcode => write!(out, "{}", self.rcode().mnemonic()),
-            LogField::ResponseSize => write!(out, "{}", self.response.len()),
+            LogField::ResponseSize => write!(out, "{}", self.uncompressed()),
             LogField::Flags => write!(out, "{}", flags(self.flags())),
             LogField::Bufsize => {
                 write!(out, "{}", self.head.edns.map_or(PLAIN_UDP_SIZE, |edns| edns.size.max(PLAIN_UDP_SIZE)))

@@ -29,7 +29,9 @@ impl Zone {
         qtype: u16,
         authority: Authority<'a>,
     ) -> Found<'a> {
-        let Some(parent) = below.checked_sub(1) else { return lookup::apex(origin, qtype, authority) };
+        let Some(parent) = below.checked_sub(1) else {
+            return lookup::apex(origin, qtype, authority, || servers::inside(known));
+        };
         let exists = match (name.label(parent), below) {
             (b"svc", 3..) => {
                 let record = set.service(name.labels_between(below - 3, below - 1));
@@ -44,7 +46,9 @@ impl Zone {
                 (known.namespace(namespace) || set.namespace(namespace))
                     && lookup::exposed(known, namespace, &self.options)
             }
-            (b"dns", 2) if name.label(0) == b"ns" => return servers::inside(known, qtype, authority),
+            (b"dns", 2) if name.label(0) == b"ns" => {
+                return lookup::addresses(&servers::inside(known), qtype, authority);
+            }
             (b"dns-version", 1) if qtype == rtype::TXT => return lookup::version(SET_SCHEMA_VERSION, authority),
             (b"svc" | b"dns" | b"dns-version", 1) => true,
             _ => false,

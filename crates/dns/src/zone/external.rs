@@ -48,12 +48,14 @@ impl External {
         qtype: u16,
         authority: Authority<'a>,
     ) -> Found<'a> {
-        let Some(namespace) = below.checked_sub(1) else { return lookup::apex(origin, qtype, authority) };
+        let Some(namespace) = below.checked_sub(1) else {
+            return lookup::apex(origin, qtype, authority, || servers::outside(known));
+        };
         // What is below the apex' label is the zone's own.
         if name.label(namespace) == self.options.apex.as_bytes() {
             return match below {
                 1 => Found::NoData(authority),
-                2 if name.label(0) == b"ns1" => servers::outside(known, qtype, authority),
+                2 if name.label(0) == b"ns1" => lookup::addresses(&servers::outside(known), qtype, authority),
                 _ => Found::NoName(authority),
             };
         }
@@ -116,6 +118,10 @@ impl Names for External {
 
     fn fallthrough(&self) -> &Fallthrough {
         &self.options.fallthrough
+    }
+
+    fn ttl(&self) -> u32 {
+        self.options.ttl
     }
 
     fn gives(&self, zone: &Name) -> bool {

@@ -104,6 +104,9 @@ pub trait Names {
     /// The names that go on to the next plugin when they do not exist.
     fn fallthrough(&self) -> &Fallthrough;
 
+    /// The time to live of all their records, in seconds.
+    fn ttl(&self) -> u32;
+
     /// Whether some names are [`Found::Unknown`] yet.
     fn is_incomplete(&self) -> bool {
         false
@@ -149,6 +152,10 @@ impl Names for Zone {
 
     fn fallthrough(&self) -> &Fallthrough {
         &self.options.fallthrough
+    }
+
+    fn ttl(&self) -> u32 {
+        self.options.ttl
     }
 
     fn is_incomplete(&self) -> bool {
@@ -212,7 +219,9 @@ impl Zone {
         qtype: u16,
         authority: Authority<'a>,
     ) -> Found<'a> {
-        let Some(parent) = below.checked_sub(1) else { return apex(origin, qtype, authority) };
+        let Some(parent) = below.checked_sub(1) else {
+            return apex(origin, qtype, authority, || servers::inside(known));
+        };
         let exists = match (name.label(parent), below) {
             (b"svc", 3..) => {
                 let record = known.service(name.labels_between(below - 3, below - 1));
@@ -232,7 +241,7 @@ impl Zone {
                 None if self.verifies_pods() && known.awaits_pods => return Found::Unknown,
                 None => false,
             },
-            (b"dns", 2) if name.label(0) == b"ns" => return servers::inside(known, qtype, authority),
+            (b"dns", 2) if name.label(0) == b"ns" => return addresses(&servers::inside(known), qtype, authority),
             (b"dns-version", 1) if qtype == rtype::TXT => return version(SCHEMA_VERSION, authority),
             (b"svc" | b"pod" | b"dns" | b"dns-version", 1) => true,
             _ => false,
@@ -291,11 +300,24 @@ pub(super) fn stood<'a>(stood: Option<Stood<'a>>, authority: Authority<'a>) -> F
     }
 }
 
-/// What is said about the zone's own name.
-pub(super) fn apex<'a>(origin: &Origin, qtype: u16, authority: Authority<'a>) -> Found<'a> {
+/// What is said about the zone's own name. With the name of its server come the addresses of that, as with CoreDNS.
+pub(super) fn apex<'a>(
+    origin: &Origin,
+    qtype: u16,
+    authority: Authority<'a>,
+    server: impl FnOnce() -> Vec<IpAddr>,
+) -> Found<'a> {
     match qtype {
         rtype::SOA => Found::Authority(authority),
-        rtype::NS => one_record(rtype::NS, origin.name_server.wire(), authority),
+        rtype::NS => {
+            let name = &origin.name_server;
+            let mut builder = AnswerBuilder::for_any();
+            builder.push(Section::Answer, Owner::Question, rtype::NS, authority.ttl, name.wire());
+            for addr in server() {
+                builder.push_addr(Section::Additional, Owner::Other(name), authority.ttl, addr);
+            }
+            Found::Records(Cow::Owned(builder.build()))
+        }
         _ => Found::NoData(authority),
     }
 }
@@ -315,12 +337,8 @@ fn one_address(qtype: u16, addr: IpAddr, authority: Authority<'_>) -> Found<'_> 
 pub(super) fn version<'a>(version: &str, authority: Authority<'a>) -> Found<'a> {
     let mut text = vec![version.len() as u8];
     text.extend_from_slice(version.as_bytes());
-    one_record(rtype::TXT, &text, authority)
-}
-
-fn one_record<'a>(rtype: u16, data: &[u8], authority: Authority<'a>) -> Found<'a> {
     let mut builder = AnswerBuilder::for_any();
-    builder.push(Section::Answer, Owner::Question, rtype, authority.ttl, data);
+    builder.push(Section::Answer, Owner::Question, rtype::TXT, authority.ttl, &text);
     Found::Records(Cow::Owned(builder.build()))
 }
 

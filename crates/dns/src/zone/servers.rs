@@ -3,9 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
-    Authority, Found,
     known::{Known, Record},
-    lookup,
     packed::{Front, Kind},
 };
 
@@ -13,22 +11,20 @@ use super::{
 const DNS_SERVICE: &[u8] = b"\x08kube-dns\x0bkube-system";
 
 /// `ns.dns.<zone>` has the addresses of the Services that lead to this server, whatever they are called, or else this machine's.
-pub(super) fn inside<'a>(known: &Known, qtype: u16, authority: Authority<'a>) -> Found<'a> {
-    found(known, own_addrs(&services(known)), qtype, authority)
+pub(super) fn inside(known: &Known) -> Vec<IpAddr> {
+    or_here(known, own_addrs(&services(known)))
 }
 
 /// `ns1.<apex>.<zone>` has those at which they are reached from outside of the cluster; where they have none, their own.
-pub(super) fn outside<'a>(known: &Known, qtype: u16, authority: Authority<'a>) -> Found<'a> {
+pub(super) fn outside(known: &Known) -> Vec<IpAddr> {
     let services = services(known);
     let fronts = services.iter().filter_map(|record| record.front.as_ref());
     let outside: BTreeSet<IpAddr> = fronts.flat_map(|front| front.outside_addrs().iter().copied()).collect();
-    let addrs = if outside.is_empty() { own_addrs(&services) } else { outside };
-    found(known, addrs, qtype, authority)
+    or_here(known, if outside.is_empty() { own_addrs(&services) } else { outside })
 }
 
-fn found<'a>(known: &Known, addrs: BTreeSet<IpAddr>, qtype: u16, authority: Authority<'a>) -> Found<'a> {
-    let addrs: Vec<IpAddr> = if addrs.is_empty() { known.here.to_vec() } else { addrs.into_iter().collect() };
-    lookup::addresses(&addrs, qtype, authority)
+fn or_here(known: &Known, addrs: BTreeSet<IpAddr>) -> Vec<IpAddr> {
+    if addrs.is_empty() { known.here.to_vec() } else { addrs.into_iter().collect() }
 }
 
 /// The Services that lead to this server.

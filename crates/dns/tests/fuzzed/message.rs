@@ -13,7 +13,7 @@ use podnet_dns::{
 use super::{
     check,
     outside::{NOW, Upstreams, asked, of_corefile},
-    question_end, split,
+    proof, question_end, split,
 };
 
 /// Chains of which each changes in its own way what an upstream said.
@@ -28,7 +28,7 @@ const COREFILES: [&str; 4] = [
 ];
 
 /// Chains that say who is answered, and how much, that sign and look at signatures, or answer for names that were not asked for. Those of
-/// inputs whose first byte has its high bit.
+/// inputs whose first byte has its high bit, but for those that are for [`proof`].
 const GUARDED: [&str; 5] = [
     ". {\n rrl . {\n responses-per-second 1\n nxdomains-per-second 1\n slip-ratio 2\n max-table-size 16\n }\n acl {\n allow type A net 10.244.0.0/16\n \
      filter type AAAA net *\n drop type TXT net *\n block net 10.244.0.0/16\n }\n kubernetes cluster.local\n forward . 192.0.2.53\n}",
@@ -63,6 +63,10 @@ fn signed(packet: &[u8]) -> Vec<u8> {
 /// The chains of [`COREFILES`] and [`GUARDED`] are asked the input's question twice: the second time from the cache.
 pub fn run(data: &[u8]) {
     let Some((&how, rest)) = data.split_first() else { return };
+    if proof::takes(how) {
+        proof::run(how, rest);
+        return;
+    }
     let (packet, answer) = split(rest);
     let (corefile, is_signed) = chosen(how);
     let transport = if how & 1 == 0 { Transport::Udp } else { Transport::Tcp };

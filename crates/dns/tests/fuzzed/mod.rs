@@ -9,6 +9,8 @@ pub mod corefile;
 pub mod hosts;
 pub mod message;
 mod outside;
+pub mod proof;
+mod signing;
 pub mod zonefile;
 
 use podnet_dns::{

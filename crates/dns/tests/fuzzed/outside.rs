@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -19,14 +19,21 @@ use podnet_dns::{
     corefile::Scheme,
     message::HEADER,
     name::Name,
-    server::{ClientSearch, Take},
+    server::{ClientSearch, Event, Take},
 };
 use podnet_model::Namespace;
 
-use super::cluster::{CLIENT, NAMESPACE, cluster};
+use super::{
+    cluster::{CLIENT, NAMESPACE, cluster},
+    question_end,
+    signing::Signing,
+};
 
 /// What time it is, in seconds since 1970.
 pub const NOW: u64 = 1_800_000_000;
+
+/// How many conversations upstreams take part in: a catalog that lists many zones costs no more than one that lists few.
+const MOST_CONVERSATIONS: usize = 8;
 
 /// What every upstream answers.
 #[derive(Debug, Default)]
@@ -35,21 +42,22 @@ pub struct Upstreams {
     pub answer: Mutex<Vec<u8>>,
     /// They stand behind the header and the question that were asked, so that they are heard.
     pub behind_question: bool,
+    /// Signs them, and has its own for questions about keys. They stand behind the question, too.
+    pub signing: Option<Signing>,
+    /// How many conversations there were.
+    pub conversations: AtomicUsize,
     /// The last number.
     pub random: AtomicU64,
 }
 
 impl Outside for Upstreams {
     fn exchange(&self, exchange: Exchange) -> BoxFuture<'static, io::Result<Vec<u8>>> {
-        let mut message = self.answer.lock().map(|answer| answer.clone()).unwrap_or_default();
-        if self.behind_question {
-            let mut whole = exchange.message[..super::question_end(&exchange.message)].to_vec();
-            let (head, records) = message.split_at(message.len().min(HEADER));
-            whole[..head.len()].copy_from_slice(head);
-            whole[4..6].copy_from_slice(&[0, 1]);
-            whole.extend_from_slice(records);
-            message = whole;
-        }
+        let told = self.answer.lock().map(|answer| answer.clone()).unwrap_or_default();
+        let mut message = match &self.signing {
+            Some(signing) => signing.answer(&exchange.message, &told),
+            None if self.behind_question => behind_question(&exchange.message, &told),
+            None => told,
+        };
         if message.len() > 2 {
             message[..2].copy_from_slice(&exchange.message[..2]);
             message[2] |= 0x80;
@@ -59,7 +67,18 @@ impl Outside for Upstreams {
     }
 
     fn converse(&self, exchange: Exchange, mut take: Take) -> BoxFuture<'static, io::Result<()>> {
-        self.exchange(exchange).map(move |answered| answered.map(|message| while take(&message) {})).boxed()
+        if self.conversations.fetch_add(1, Ordering::Relaxed) >= MOST_CONVERSATIONS {
+            return Box::pin(ready(Err(io::ErrorKind::TimedOut.into())));
+        }
+        let said_twice = move |message: Vec<u8>| {
+            // No more often: a message that ends nothing would never be the last one.
+            for _ in 0..2 {
+                if !take(&message) {
+                    break;
+                }
+            }
+        };
+        self.exchange(exchange).map(move |answered| answered.map(said_twice)).boxed()
     }
 
     fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
@@ -96,24 +115,41 @@ impl Outside for Upstreams {
     }
 }
 
-/// What a Corefile names: the key of the zone `example`.
-const FILES: [(&str, &str); 2] = [
-    (
-        "Kexample.key",
-        "example. IN DNSKEY 257 3 13 5qb5yppGtrOhOyQgrY9HZqw9YV+DzjtamKELj6Sc0qUE7B7EvFiwhI4I DLY4uD6/X46XkaBfJJinUQitMw2xug==\n",
-    ),
-    (
-        "Kexample.private",
-        "Private-key-format: v1.3\nAlgorithm: 13 (ECDSAP256SHA256)\nPrivateKey: 6z5D3z/78u86QsY1YYXL2VW8z7XkbCPEHe9xS77yfkU=\n",
-    ),
-];
+/// The header and the records of an answer with the question of a query between them.
+#[must_use]
+pub fn behind_question(query: &[u8], answer: &[u8]) -> Vec<u8> {
+    let mut whole = query[..question_end(query)].to_vec();
+    let (head, records) = answer.split_at(answer.len().min(HEADER));
+    whole[..head.len()].copy_from_slice(head);
+    whole[4..6].copy_from_slice(&[0, 1]);
+    whole.extend_from_slice(records);
+    whole
+}
+
+/// The key of the zone `example`.
+pub const KEY: &str = "example. IN DNSKEY 257 3 13 5qb5yppGtrOhOyQgrY9HZqw9YV+DzjtamKELj6Sc0qUE7B7EvFiwhI4I \
+                       DLY4uD6/X46XkaBfJJinUQitMw2xug==\n";
+
+/// The same that signs.
+pub const PRIVATE_KEY: &str = "Private-key-format: v1.3\nAlgorithm: 13 (ECDSAP256SHA256)\n\
+                               PrivateKey: 6z5D3z/78u86QsY1YYXL2VW8z7XkbCPEHe9xS77yfkU=\n";
+
+/// What Corefiles name: that key, and whom to trust.
+const FILES: [(&str, &str); 3] = [("Kexample.key", KEY), ("Kexample.private", PRIVATE_KEY), ("anchors", KEY)];
 
 /// A server of a Corefile that knows all there is of a small cluster.
 #[must_use]
 pub fn server(config: Config, upstreams: Upstreams) -> Arc<Server> {
-    let server = Server::new(config, &cluster(), 1, Arc::default(), Arc::new(upstreams), Box::new(|_| {}));
+    let server = Server::new(config, &cluster(), 1, Arc::default(), Arc::new(upstreams), Box::new(heard));
     server.set_synced();
     Arc::new(server)
+}
+
+/// A panic on the way to an answer, which the server survives, is a fault all the same.
+fn heard(event: &Event<'_>) {
+    if let Event::Failed { message, .. } = event {
+        assert!(!message.contains(" led to a panic, which was survived: "), "{message}");
+    }
 }
 
 /// The server of a Corefile that names no other files than the keys of a zone.

@@ -1,7 +1,11 @@
-//! Zone files: what can be read is printed and read again, makes a zone or a reason why not, and the zone answers.
+//! Zone files: what can be read is printed and read again, makes a zone or a reason why not, and the zone answers. It may be a catalog.
 
 use podnet_dns::{
-    authority::{Zone, zonefile},
+    authority::{
+        Zone,
+        catalog::{Catalog, Changes, LeftOut, Roster},
+        zonefile,
+    },
     message::expand,
     name::{Name, QueryName},
 };
@@ -32,6 +36,7 @@ pub fn run(data: &[u8]) {
         assert_eq!(again.records.first(), Some(record), "{line:?}");
     }
     let Ok((zone, _)) = Zone::from_records(&origin, &file.records) else { return };
+    list(&zone);
     let known = file.records.iter().take(8).map(|record| record.owner.clone());
     let others =
         ["example.org", "a.b.www.example.org", "zz.example.org"].into_iter().filter_map(|name| Name::parse(name).ok());
@@ -42,4 +47,16 @@ pub fn run(data: &[u8]) {
             assert_eq!(expand(&name, &found.answer).len(), counts, "{name} {qtype}: an answer that cannot be read");
         }
     }
+}
+
+/// What a catalog lists comes once, stays, and goes with it.
+fn list(zone: &Zone) {
+    let Ok(catalog) = Catalog::read(zone) else { return };
+    let (mut roster, count) = (Roster::default(), catalog.members().count());
+    let admits = |_: &Name, _: &Name| Ok::<(), LeftOut>(());
+    let came = roster.take(zone.origin(), catalog.clone(), &admits);
+    assert_eq!((came.steps.len(), came.left_out.len()), (count, 0), "{catalog:?}");
+    assert_eq!(roster.take(zone.origin(), catalog, &admits), Changes::default(), "nothing has changed");
+    assert_eq!(roster.take(zone.origin(), Catalog::default(), &admits).steps.len(), count, "all go");
+    assert_eq!(roster.owners().count(), 0);
 }

@@ -6,6 +6,8 @@
 //
 // A frontend's backends are the slots 0 to `count` of one list. Who writes fills new slots before the frontend counts them, and empties
 // slots after it does not count them any more: so a slot that is missing has been taken away meanwhile, and the frontend is read again.
+// Backends of UDP that end have the slots from `ENDING` on, up to the first that is missing: nobody comes there anew, and a socket that speaks
+// with one goes on. Who writes lets a backend stand there before its other slot is another's.
 //
 // What a map gives up the kernel (from 6.1 on) uses for another element at once, whoever reads it. So what is read is copied, and it counts
 // only where the map has the same a moment later. A frontend is looked at once more last of all: as long as it has a list, the list's slots
@@ -19,9 +21,15 @@
 #define ATTEMPTS 8
 // Of clients that stay with their backend (sessionAffinity). The least recently used goes where there are more.
 #define CLIENTS 32768
-// Of connected sockets of UDP that are found when their backend goes.
+// Of connected sockets of UDP that are found when their backend goes; those beyond are counted (`unfollowed`).
 #define CONNECTED_UDP 65536
 #define SECOND 1000000000ULL
+// <linux/socket.h>
+#define AF_INET6 10
+// The first of the slots with backends that end.
+#define ENDING (1U << 30)
+// The most slots that are looked at: a loop goes no further (BPF_MAX_LOOPS).
+#define MOST_SLOTS (1U << 23)
 
 #define ECONNREFUSED 111
 // Instead of an error: there is no such frontend.
@@ -101,6 +109,14 @@ struct {
     __type(value, struct settings);
 } settings SEC(".maps");
 
+// How many sockets were connected that are not found when their backend goes: there was no room for them.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u64);
+} unfollowed SEC(".maps");
+
 static __always_inline int same(const struct place *one, const struct place *other)
 {
     return one->addr[3] == other->addr[3] && one->port == other->port && one->protocol == other->protocol &&
@@ -158,6 +174,8 @@ static __always_inline int is_ours(struct bpf_sock_addr *ctx, const struct place
 // What is sought in a list.
 struct search {
     __u32 list;
+    // How many slots of it are counted.
+    __u32 count;
     __u32 found;
     struct choice choice;
 };
@@ -173,17 +191,38 @@ static long compare(__u32 number, struct search *search)
     return 1;
 }
 
-// Whether the frontend still has the backend that was chosen. As a rule it stands where it stood; the others are looked at where it does not.
-static __always_inline int has(const struct frontend *frontend, struct choice *choice)
+// The same for the slots that are counted, and then those of backends that end.
+static long compare_all(__u32 number, struct search *search)
+{
+    struct slot slot = {search->list, number};
+    if (number >= search->count)
+        slot.number = ENDING + (number - search->count);
+    struct place *backend = bpf_map_lookup_elem(&backends, &slot);
+    // The first hole is the end of those that end.
+    if (!backend)
+        return number >= search->count ? 1 : 0;
+    if (!same(backend, &search->choice.backend))
+        return 0;
+    search->choice.slot = slot.number;
+    search->found = 1;
+    return 1;
+}
+
+// Whether the frontend still has the backend that was chosen, be it that it ends where that is asked for. As a rule it stands where it stood; the
+// others are looked at where it does not.
+static __always_inline int has(const struct frontend *frontend, int ending_too, struct choice *choice)
 {
     struct slot slot = {frontend->list, choice->slot};
-    if (choice->slot < frontend->count) {
+    if (choice->slot < frontend->count || (ending_too && choice->slot >= ENDING)) {
         struct place *backend = bpf_map_lookup_elem(&backends, &slot);
         if (backend && same(backend, &choice->backend))
             return 1;
     }
-    struct search search = {.list = frontend->list, .choice = *choice};
-    bpf_loop(frontend->count, compare, &search, 0);
+    struct search search = {.list = frontend->list, .count = frontend->count, .choice = *choice};
+    if (ending_too)
+        bpf_loop(MOST_SLOTS, compare_all, &search, 0);
+    else
+        bpf_loop(frontend->count, compare, &search, 0);
     if (search.found)
         choice->slot = search.choice.slot;
     return search.found;
@@ -218,7 +257,7 @@ static __always_inline int stays_with(const struct client *client, const struct 
     if (!former || (__s64)(now - former->used) >= (__s64)(frontend->affinity * SECOND))
         return 0;
     *choice = former->choice;
-    if (!has(frontend, choice))
+    if (!has(frontend, 0, choice))
         return 0;
     former->used = now;
     return 1;
@@ -241,7 +280,8 @@ static __always_inline int find(struct bpf_sock_addr *ctx, const struct place *t
         }
         if (former) {
             *choice = *former;
-            if (has(&frontend, choice)) {
+            // Also where it ends: what was asked is answered there, and whoever is in the middle of something goes on.
+            if (has(&frontend, 1, choice)) {
                 if (is_still(to, &frontend))
                     return 0;
                 continue;
@@ -272,6 +312,14 @@ static __always_inline int refuse(int error)
     return 0;
 }
 
+static __always_inline void count_unfollowed(void)
+{
+    __u32 first = 0;
+    __u64 *count = bpf_map_lookup_elem(&unfollowed, &first);
+    if (count)
+        __sync_fetch_and_add(count, 1);
+}
+
 // Whether the connection is let through, `to` then being where it goes.
 static __always_inline int connect(struct bpf_sock_addr *ctx, struct place *to)
 {
@@ -291,12 +339,15 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, struct place *to)
         return refuse(refusal);
     if (ctx->sk) {
         struct talk *kept = bpf_sk_storage_get(&connected, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+        long failed = !kept;
         if (kept)
             *kept = talk;
         if (to->protocol == IPPROTO_UDP) {
             __u64 cookie = bpf_get_socket_cookie(ctx);
-            bpf_map_update_elem(&connected_udp, &cookie, &talk, BPF_ANY);
+            failed = bpf_map_update_elem(&connected_udp, &cookie, &talk, BPF_ANY);
         }
+        if (failed)
+            count_unfollowed();
     }
     *to = talk.choice.backend;
     return 2;
@@ -354,12 +405,21 @@ static __always_inline int send(struct bpf_sock_addr *ctx, struct place *to)
     }
     if (!ctx->sk)
         return 1;
+    // A connected socket hears its peer alone, also where it names again whom it sends to, and where nobody comes to that backend anew. When that
+    // connection ends the plan decides. What is kept of a peer stays where the socket is connected to nobody any more; one of IPv6 hears nobody else
+    // then either (Linux, `__udp_disconnect` leaves sk_v6_daddr as it is).
+    struct talk *peer = bpf_sk_storage_get(&connected, ctx->sk, 0, 0);
+    int is_bound = peer && (ctx->sk->state == BPF_TCP_ESTABLISHED || ctx->family == AF_INET6);
+    if (is_bound && same(&peer->frontend, to)) {
+        struct frontend read = *frontend;
+        if (!read.count && is_still(to, &read))
+            return refuse(read.refusal);
+        *to = peer->choice.backend;
+        return 2;
+    }
     struct talks *talks = bpf_sk_storage_get(&spoken, ctx->sk, 0, frontend->count ? BPF_SK_STORAGE_GET_F_CREATE : 0);
     struct choice former = {}, choice = {};
-    // A connected socket hears its peer alone, also where it names again whom it sends to.
-    struct talk *peer = bpf_sk_storage_get(&connected, ctx->sk, 0, 0);
-    int is_connected = peer && same(&peer->frontend, to);
-    struct talk *before = is_connected ? peer : talks ? talk_with(talks, to) : 0;
+    struct talk *before = talks ? talk_with(talks, to) : 0;
     int has_former = before != 0;
     // The kernel would verify all that follows for each place where the pointer can be, and take a second for that: nothing keeps it.
     asm volatile("" : "+r"(has_former));

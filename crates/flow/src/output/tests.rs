@@ -56,6 +56,9 @@ fn what_is_missing_is_said_with_the_interface_that_was_it() {
     assert!(!json.contains("device") && !json.contains("interface") && json.contains(r#""at":"agent""#), "{json}");
     assert_eq!(serde_json::from_str::<Item>(&json).unwrap(), none);
     assert!(line(Form::Table, &none).contains(" at node1: the agent did not end by itself"));
+    let Item::Gap(gap) = none else { panic!("no gap") };
+    let forgotten = line(Form::Table, &Item::Gap(Gap { at: GapAt::Store, flows: 0, ..gap }));
+    assert!(forgotten.contains(" at node1: of what was recorded then some is not kept any more"), "{forgotten}");
 }
 
 #[test]

@@ -52,6 +52,23 @@ fn what_is_too_old_or_too_much_goes_and_who_comes_late_is_told_how_much_it_misse
 }
 
 #[test]
+fn until_when_something_was_that_is_forgotten_is_known_by_the_items_own_times() {
+    let item = |at: i64| {
+        let Item::Gap(gap) = gap(1) else { panic!("no gap") };
+        Item::Gap(Gap { start: second(at), end: second(at), ..gap })
+    };
+    let mut store = Store::new(Retention { time: SignedDuration::from_secs(10), bytes: 2 * size(&gap(0)) });
+    // What came first need not have been first.
+    [8, 5, 9].into_iter().for_each(|at| store.push(item(at), second(10)));
+    assert_eq!((store.forgotten(), store.first()), (Some(second(8)), 1), "no room");
+    store.push(item(10), second(10));
+    assert_eq!((store.forgotten(), store.first()), (Some(second(8)), 2));
+    store.forget(second(21));
+    assert_eq!((store.forgotten(), store.first()), (Some(second(10)), 4), "too old");
+    assert_eq!(Store::new(Retention::default()).forgotten(), None);
+}
+
+#[test]
 fn what_went_by_is_known_by_pods_with_each_flow_once_and_what_gaps_tell() {
     let mut store = Store::new(Retention { time: SignedDuration::from_secs(10), bytes: 1 << 20 });
     let [Item::Flow(ended), Item::Gap(lost)] = [flow(1).item, testing_gap(2).item] else { panic!("no flow") };

@@ -186,6 +186,31 @@ fn a_refused_line_is_named_and_its_table_is_as_it_was() {
     });
 }
 
+/// Each table is a transaction of its own: whoever writes them may be killed between two.
+#[test]
+fn whoever_begins_anew_after_one_of_the_tables_ends_where_a_fresh_start_does() {
+    each("ipt-half", |ns, iptables, family| {
+        let wanted = rules(family);
+        let whole = iptables.put(&wanted).unwrap();
+        let right = iptables.saved().unwrap();
+        for table in [Table::Filter, Table::Nat] {
+            iptables.rewrite(&removal(&right)).unwrap();
+            let chains = whole.chains.iter().filter(|(key, _)| key.table == table);
+            let half = Rewrite {
+                chains: chains.map(|(key, rules)| (key.clone(), rules.clone())).collect(),
+                hooks: whole.hooks.iter().filter(|hook| hook.at.table == table).cloned().collect(),
+                ..Rewrite::default()
+            };
+            iptables.rewrite(&half).unwrap();
+            assert_ne!(iptables.saved().unwrap(), right);
+            let mut anew = Iptables::new((**ns).clone(), family, iptables.variant()).unwrap();
+            let rest = anew.put(&wanted).unwrap();
+            assert!(rest.chains.keys().all(|key| key.table != table), "{rest:?}");
+            assert_eq!(anew.saved().unwrap(), right);
+        }
+    });
+}
+
 #[test]
 fn rules_go_where_the_kubelets_hint_is() {
     for variant in [Variant::Legacy, Variant::Nft] {

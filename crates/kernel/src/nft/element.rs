@@ -148,21 +148,21 @@ pub(super) enum Value<'a> {
     Stateful(Stateful),
 }
 
-/// What an element does with a packet that asks for it, and remembers: what exceeds a limit is found, and nothing else is.
+/// What an element does with a packet that asks for it, and remembers: what exceeds a limit is found, and nothing else is. None counts connections:
+/// the kernel takes such an element away while it has none.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stateful {
     Packets(PacketRate),
-    Connections(u32),
     /// Counts it.
     Counter,
 }
 
 impl Stateful {
-    /// Writes the expression: its name, then its attributes (`enum nft_limit_attributes`, `nft_connlimit_attributes`).
+    /// Writes the expression: its name, then its attributes (`enum nft_limit_attributes`).
     pub(super) fn write(self, writer: &mut Writer) {
         const NAME: u16 = 1;
         const DATA: u16 = 2;
-        /// `NFT_LIMIT_F_INV`, `NFT_CONNLIMIT_F_INV`: found is what exceeds it.
+        /// `NFT_LIMIT_F_INV`: found is what exceeds it.
         const EXCEEDED: u32 = 1;
         match self {
             Self::Packets(PacketRate { rate, burst }) => {
@@ -173,13 +173,6 @@ impl Stateful {
                     writer.bytes(2, &SECOND.to_be_bytes());
                     writer.be32(3, burst);
                     writer.be32(5, EXCEEDED);
-                });
-            }
-            Self::Connections(most) => {
-                writer.text(NAME, "connlimit");
-                writer.nested(DATA, |writer| {
-                    writer.be32(1, most);
-                    writer.be32(2, EXCEEDED);
                 });
             }
             Self::Counter => {
@@ -270,9 +263,6 @@ pub(super) fn set_elements(set: &Set) -> Vec<Element<'static>> {
         Set::Senders(senders) => senders.iter().map(Element::key).collect(),
         Set::PacketRates(rates) => {
             rates.iter().map(|(addr, rate)| stateful_element(*addr, Stateful::Packets(*rate))).collect()
-        }
-        Set::ConnectionLimits(limits) => {
-            limits.iter().map(|(addr, most)| stateful_element(*addr, Stateful::Connections(*most))).collect()
         }
         Set::Counters(addrs) => addrs.iter().map(|addr| stateful_element(*addr, Stateful::Counter)).collect(),
         Set::Ranges(ranges) => ranges

@@ -162,6 +162,8 @@ pub(super) enum Expression<'a> {
     Masquerade,
     /// Counts the packets that come here.
     Counter,
+    /// Counts the connections that are open of those whose packets came here, and goes on where there are more.
+    ConnectionsOver(u32),
     Reject(Rejection),
 }
 
@@ -194,6 +196,7 @@ impl Expression<'_> {
             Self::DestinationNat { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Counter => "counter",
+            Self::ConnectionsOver(_) => "connlimit",
             Self::Reject(_) => "reject",
         }
     }
@@ -279,6 +282,10 @@ impl Expression<'_> {
                 const NFT_DYNSET_OP_DELETE: u32 = 2;
                 writer.text(1, memory);
                 numbers(writer, &[(3, NFT_DYNSET_OP_DELETE), (4, key.number()), (5, value.number())]);
+            }
+            Self::ConnectionsOver(most) => {
+                const NFT_CONNLIMIT_F_INV: u32 = 1;
+                numbers(writer, &[(1, *most), (2, NFT_CONNLIMIT_F_INV)]);
             }
             Self::Masquerade => {
                 const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;

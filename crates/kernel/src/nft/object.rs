@@ -64,7 +64,6 @@ pub(super) enum Kind {
     Ports,
     Senders,
     PacketRates,
-    ConnectionLimits,
     Counters,
 }
 
@@ -79,7 +78,6 @@ impl Kind {
             Set::Sources(_) => Self::Sources,
             Set::Senders(_) => Self::Senders,
             Set::PacketRates(_) => Self::PacketRates,
-            Set::ConnectionLimits(_) => Self::ConnectionLimits,
             Set::Counters(_) => Self::Counters,
         }
     }
@@ -90,7 +88,7 @@ impl Kind {
         match self {
             Self::VerdictMap => vec![addr, INET_PROTO, INET_SERVICE],
             Self::BackendMap => vec![addr, INET_PROTO, INET_SERVICE, MARK],
-            Self::Addresses | Self::Ranges | Self::PacketRates | Self::ConnectionLimits | Self::Counters => vec![addr],
+            Self::Addresses | Self::Ranges | Self::PacketRates | Self::Counters => vec![addr],
             Self::Memory => vec![addr, MARK],
             Self::Numbers => vec![addr, INET_PROTO, INET_SERVICE, MARK],
             Self::Sources => vec![addr, INET_PROTO, INET_SERVICE, addr],
@@ -118,7 +116,7 @@ impl Kind {
             Self::Ranges => (INTERVAL, None),
             Self::Sources => (INTERVAL | CONCATENATED, None),
             Self::Addresses | Self::Pairs | Self::Ports | Self::Senders => (0, None),
-            Self::PacketRates | Self::ConnectionLimits | Self::Counters => (EVALUATED, None),
+            Self::PacketRates | Self::Counters => (EVALUATED, None),
         }
     }
 
@@ -148,7 +146,6 @@ impl Kind {
     fn state(self) -> Option<Stateful> {
         match self {
             Self::PacketRates => Some(Stateful::Packets(PacketRate { rate: 1, burst: 1 })),
-            Self::ConnectionLimits => Some(Stateful::Connections(1)),
             Self::Counters => Some(Stateful::Counter),
             _ => None,
         }

@@ -52,6 +52,12 @@ fn condition(family: Family, condition: &Match) -> Vec<Expression<'_>> {
             vec![Expression::Meta { to: FIRST, key: MetaKey::InputName }, compare(Comparison::NotEqual, b"lo\0")]
         }
         Match::Loopback(field) => loopback(family, *field),
+        Match::Address(field, addr) => {
+            let mut expressions = load(family, &[*field]);
+            expressions.push(equal(&octets(*addr)));
+            expressions
+        }
+        Match::ConnectionsOver(most) => vec![Expression::ConnectionsOver(*most)],
         Match::InSet { fields, set } => in_set(family, fields, set, false),
         Match::NotInSet { fields, set } => in_set(family, fields, set, true),
         Match::Protocol(number) => {

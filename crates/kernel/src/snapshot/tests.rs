@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use podnet_model::{Mac, proxy::Mode, wireguard::PrivateKey};
+use podnet_model::{HOST_MAC, Mac, PodKey, Protocol, cni::PortMapping, proxy::Mode, wireguard::PrivateKey};
 use podnet_planner::{
     ruleset::{BackendAddress, BackendKey, BackendMap, FrontendKey, RuleSet},
-    step::{Ipip, RouteTarget, Step, Wireguard},
+    step::{Ipip, ROUTE_PROTOCOL, RouteTarget, Step, Wireguard},
     trace::{Facts, Link as PodLink},
 };
 
@@ -21,8 +21,10 @@ fn addr(text: &str) -> IpAddr {
 fn told(kernel: Snapshot) -> Told {
     let mut facts = Facts::new("eth0".into(), 1500, Mode::Ebpf);
     facts.no_nat_cidrs.push("10.96.0.0/12".parse().unwrap());
-    facts.links.insert(addr("fd00::5"), PodLink { device: "pn0".into(), bridge: Some("cni0".into()) });
-    Told { facts, is_configured_alone: true, kernel }
+    let port = PortMapping { host_ip: addr("::"), protocol: Protocol::Udp, host_port: 53, container_port: 5353 };
+    let link = PodLink { device: "pn0".into(), bridge: Some("cni0".into()), ports: vec![port] };
+    facts.links.insert(addr("fd00::5"), link);
+    Told { facts, is_configured_alone: true, kernel, pods: Vec::new() }
 }
 
 /// What is sent, as it is read again.
@@ -79,7 +81,7 @@ fn what_a_namespace_has_is_taken_and_sent_whole() {
     namespace.command("nft add chain inet wall open { type filter hook forward priority 1 ; policy accept ; }");
     let name = LinkName::from(VXLAN);
     let (_, read) = sent(&told(Snapshot::take(&namespace, &[&name], MOST_ELEMENTS).unwrap()));
-    let Told { facts, is_configured_alone, kernel } = read;
+    let Told { facts, is_configured_alone, kernel, .. } = read;
     assert_eq!((facts, is_configured_alone), (told(Snapshot::default()).facts, true));
     assert_eq!(kernel.observed(), State::from(executor::observe(&mut socket, &[&name]).unwrap()));
     for step in steps() {
@@ -150,4 +152,46 @@ fn the_private_key_is_not_sent() {
     // Nor could it be, if somebody put it there.
     let careless = Snapshot { tunnels: vec![Tunnel::Wireguard(wireguard)], ..kernel };
     assert!(matches!(told(careless).write(MOST_BYTES), Err(Unwritable::Form(_))));
+}
+
+#[test]
+fn of_a_pod_its_devices_its_route_and_its_gateway_are_taken_unless_there_is_too_much() {
+    let (pod, gateway) = (TestNs::new("snapshot-pod"), addr("169.254.1.1"));
+    pod.command("ip link add eth0 mtu 1400 type veth peer name other");
+    pod.command("ip link set eth0 up");
+    pod.command("ip link set other up");
+    pod.command(&format!("ip neigh add {gateway} lladdr {HOST_MAC} dev eth0 nud permanent"));
+    pod.command(&format!("ip route add default via {gateway} dev eth0 onlink proto {ROUTE_PROTOCOL}"));
+    // What is not podnet's, and at another device.
+    pod.command("ip route add 192.0.2.0/24 dev eth0");
+    pod.command(&format!("ip neigh add 169.254.1.2 lladdr {HOST_MAC} dev other nud permanent"));
+    pod.command("nft add table ip podnet");
+    let kernel = Snapshot::inside(&pod).unwrap();
+    let target = RouteTarget::OnLink { device: POD_END.into(), via: gateway, source: None };
+    assert_eq!(kernel.routes, [Route { dst: "0.0.0.0/0".parse().unwrap(), target }]);
+    assert_eq!(kernel.neighbours, [Neighbour { device: POD_END.into(), addr: gateway, mac: HOST_MAC }]);
+    assert!(kernel.devices.contains(&Device { name: POD_END.into(), mtu: 1400, is_up: true }), "{:?}", kernel.devices);
+    assert_eq!(kernel.rules, None);
+    let route = |number| {
+        let dst = format!("10.9.{number}.0/24").parse().unwrap();
+        Step::SetRoute(Route { dst, target: RouteTarget::Blackhole })
+    };
+    let steps: Vec<Step> = (0..MOST_INSIDE).map(route).collect();
+    executor::apply(&mut RtSocket::open_in(&pod).unwrap(), &steps).unwrap();
+    assert!(matches!(Snapshot::inside(&pod), Err(SnapshotError::Crowded(count)) if count > MOST_INSIDE));
+}
+
+#[test]
+fn pods_are_sent_with_the_node_and_of_none_that_are_asked_for_nothing() {
+    let none = told(Snapshot::default());
+    let (text, read) = sent(&none);
+    assert!(!text.contains("\"pods\"") && read == none, "{text}");
+    let device = Device { name: POD_END.into(), mtu: 1450, is_up: true };
+    let inside = Snapshot { devices: vec![device], ..Snapshot::default() };
+    let pods = vec![
+        (PodKey::new("shop", "web"), Ok(inside)),
+        (PodKey::new("shop", "db"), Err("it has no address on this node".to_owned())),
+    ];
+    let some = Told { pods, ..none };
+    assert_eq!(sent(&some).1, some);
 }

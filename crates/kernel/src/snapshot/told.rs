@@ -2,6 +2,7 @@
 
 use std::io;
 
+use podnet_model::PodKey;
 use podnet_planner::trace::Facts;
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +10,8 @@ use super::Snapshot;
 
 /// What is told of one node at most, in bytes.
 pub const MOST_BYTES: usize = 64 << 20;
+/// So many pods of a node are told of at once at most: their names, however long these are, find room in a request to an agent (16 KiB).
+pub const MOST_PODS: usize = 32;
 /// The form that is written and read here: another number for each that older programs would misunderstand.
 const VERSION: u32 = 3;
 /// Of the numbers that are told as registers have them.
@@ -24,6 +27,10 @@ pub struct Told {
     pub is_configured_alone: bool,
     /// What its kernel has.
     pub kernel: Snapshot,
+    /// What is inside of its pods that were asked for (see [`Snapshot::inside`]), or why that is not known. Older programs neither ask for any nor
+    /// tell of any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<(PodKey, Result<Snapshot, String>)>,
 }
 
 /// Why it cannot be told.

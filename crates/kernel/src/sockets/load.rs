@@ -6,7 +6,9 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use podnet_ebpf::sockets::{BACKENDS, CONNECTED, CONNECTED_UDP, FRONTENDS, OBJECT, PROGRAMS, SETTINGS, SPOKEN, STAYS};
+use podnet_ebpf::sockets::{
+    BACKENDS, CONNECTED, CONNECTED_UDP, FRONTENDS, OBJECT, PROGRAMS, SETTINGS, SPOKEN, STAYS, UNFOLLOWED,
+};
 
 use super::{
     Maps, Program, Sizes, SocketsError,
@@ -30,21 +32,27 @@ const SK_STORAGE: u32 = 24;
 
 /// What a map that is there has to be like to be gone on with: name, kind, length of keys and values. Another version's is not: where the same
 /// bytes come to mean something else, the map has to get another name.
-const SHAPES: [(&str, u32, u32, u32); 7] = [
+const SHAPES: [(&str, u32, u32, u32); 8] = [
     (FRONTENDS, HASH, 20, 20),
     (BACKENDS, HASH, 8, 20),
     (STAYS, LRU_HASH, 16, 32),
     (CONNECTED, SK_STORAGE, 4, 44),
     (SPOKEN, SK_STORAGE, 4, 44 * 16 + 4),
     (CONNECTED_UDP, HASH, 8, 44),
+    (UNFOLLOWED, ARRAY, 4, 8),
     (SETTINGS, ARRAY, 4, 8),
 ];
 
 /// Loads the programs. What sockets speak with, and which clients stay where, is gone on with as it stands in the maps of the programs that are
-/// at the cgroup; so are the tables, where they have room enough.
-pub(super) fn load(cgroup: BorrowedFd<'_>, sizes: Sizes) -> Result<(Vec<Program>, Maps), SocketsError> {
+/// at the cgroup; so are the tables, where they have room enough. `others` are capacities of maps that are not the tables.
+pub(super) fn load(
+    cgroup: BorrowedFd<'_>,
+    sizes: Sizes,
+    others: &[(&str, u32)],
+) -> Result<(Vec<Program>, Maps), SocketsError> {
     let kept = to_keep(cgroup, sizes)?.into_iter().map(|(info, map)| (info.name, map)).collect();
-    let object = Object::new(OBJECT, &[(FRONTENDS, sizes.frontends), (BACKENDS, sizes.backends)], kept)?;
+    let tables = [(FRONTENDS, sizes.frontends), (BACKENDS, sizes.backends)];
+    let object = Object::new(OBJECT, &[tables.as_slice(), others].concat(), kept)?;
     let mut programs = Vec::new();
     for which in PROGRAMS {
         let kind = if which.hook == RELEASE { SOCK } else { SOCK_ADDR };
@@ -58,8 +66,8 @@ pub(super) fn load(cgroup: BorrowedFd<'_>, sizes: Sizes) -> Result<(Vec<Program>
     let ((frontends_info, frontends), (backends_info, backends)) = (take(FRONTENDS)?, take(BACKENDS)?);
     let sizes = Sizes { frontends: frontends_info.capacity, backends: backends_info.capacity };
     let ((connected_info, connected), (_, settings)) = (take(CONNECTED)?, take(SETTINGS)?);
-    let (connected_id, connected_udp) = (connected_info.id, take(CONNECTED_UDP)?.1);
-    Ok((programs, Maps { sizes, frontends, backends, connected, connected_id, connected_udp, settings }))
+    let (connected_id, connected_udp, unfollowed) = (connected_info.id, take(CONNECTED_UDP)?.1, take(UNFOLLOWED)?.1);
+    Ok((programs, Maps { sizes, frontends, backends, connected, connected_id, connected_udp, unfollowed, settings }))
 }
 
 /// The maps of our programs that are at the cgroup.

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::net::{AddressFamily, SocketType, bind, connect, getpeername, socket};
+use rustix::net::{AddressFamily, SocketType, bind, connect, connect_unspec, getpeername, socket};
 
 use super::*;
 use crate::testing::{TestNs, eventually};
@@ -56,6 +56,11 @@ const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 100));
 impl Lab {
     /// With the backends 1 to 4, and programs that know nothing.
     fn new(tag: &str) -> Self {
+        Self::with(tag, &[])
+    }
+
+    /// The same, with other capacities of some of the programs' maps.
+    fn with(tag: &str, capacities: &[(&str, u32)]) -> Self {
         let netns = TestNs::new(&format!("sk-{tag}"));
         netns.command("ip link set lo up");
         netns.command(&format!("ip addr add {OWN}/32 dev lo"));
@@ -68,7 +73,7 @@ impl Lab {
             serve(&netns, number, v6(number));
         }
         let group = Group::new(tag);
-        let sockets = Sockets::open(&group.0, Sizes::LEAST).unwrap();
+        let sockets = Sockets::open_with(&group.0, Sizes::LEAST, capacities).unwrap();
         assert_eq!(sockets.attach().unwrap(), PROGRAMS.len());
         Self { netns, group, sockets }
     }

@@ -60,7 +60,9 @@ fn make_server(key: ServerKey, wanted: &Server, there: Option<&Server>, edits: &
         }
         Some(_) => {}
     }
-    for (real, weight) in &wanted.reals {
+    // Those that get nothing new come last: a virtual server is not for a moment without one that does.
+    let (nothing, something): (Vec<_>, Vec<_>) = wanted.reals.iter().partition(|(_, weight)| **weight == 0);
+    for (real, weight) in something.into_iter().chain(nothing) {
         match there.and_then(|there| there.reals.get(real)) {
             None => edits.push(Edit::AddReal(key, *real, *weight)),
             Some(before) if before != weight => edits.push(Edit::Weigh(key, *real, *weight)),

@@ -66,6 +66,24 @@ fn the_edits_between_two_states_make_one_of_the_other() {
     }
 }
 
+/// Whoever does the edits may be killed after any of them, and something else may be wanted by then.
+#[test]
+fn whoever_begins_anew_after_any_of_the_edits_ends_where_all_of_them_do() {
+    for there in states() {
+        for former in states() {
+            for wanted in states() {
+                let mut state = there.clone();
+                for edit in difference(&former, &there) {
+                    state.apply(&edit);
+                    let mut anew = state.clone();
+                    difference(&wanted, &state).iter().for_each(|edit| anew.apply(edit));
+                    assert_eq!(anew, wanted, "from {state:?}, after {edit:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_used_is_there_before_and_goes_after() {
     let [_, one, other] = &states()[..] else { unreachable!() };
@@ -81,6 +99,19 @@ fn what_is_used_is_there_before_and_goes_after() {
         place(&Edit::AddReal(key(80), new, 1))
             < place(&Edit::RemoveReal(key(80), BackendAddress { addr: addr(3), port: 80 }))
     );
+}
+
+#[test]
+fn a_server_is_not_for_a_moment_without_a_real_one_that_gets_something() {
+    let state = |reals: &[(u8, u32)]| {
+        let servers = [(key(80), server(Scheduler::RoundRobin, reals))].into();
+        State { servers, ..State::default() }
+    };
+    let real = |last| BackendAddress { addr: addr(last), port: 80 };
+    let edits = difference(&state(&[(2, 0), (3, 1)]), &state(&[(2, 1)]));
+    assert_eq!(edits, [Edit::AddReal(key(80), real(3), 1), Edit::Weigh(key(80), real(2), 0)]);
+    let edits = difference(&state(&[(2, 1)]), &state(&[(2, 0), (3, 1)]));
+    assert_eq!(edits, [Edit::Weigh(key(80), real(2), 1), Edit::RemoveReal(key(80), real(3))]);
 }
 
 #[test]

@@ -17,6 +17,10 @@ const BEFORE_FILTERS: i32 = -1;
 pub const LOST_FROM: &str = "lost-from";
 /// See [`LOST_FROM`].
 pub const LOST_TO: &str = "lost-to";
+/// The sets that count what is refused beyond limits of connections, packet by packet: who is refused may try again.
+pub const REFUSED_FROM: &str = "refused-from";
+/// See [`REFUSED_FROM`].
+pub const REFUSED_TO: &str = "refused-to";
 /// What the name of the set begins with that tells what is in force.
 const STATE: &str = "state-";
 
@@ -26,10 +30,11 @@ const STATE: &str = "state-";
 ///
 /// What comes from a pod is judged before routing and translation, so by what the pod sent. What goes to it is judged as it arrives
 /// there: forwarded, or sent by the node itself. Packets beyond the rate are lost as on a full link, and counted by address; connections
-/// beyond the limit are refused, so that their openers need not wait.
+/// beyond the limit are refused, so that their openers need not wait, and counted as well.
 ///
 /// The table holds an empty set whose name is made of all limits. An agent that starts and finds it need change nothing, and so the
-/// connections that are open go on to be counted.
+/// connections that are open go on to be counted. Connections are counted by a rule in a chain of each address, which stays as it is while
+/// another limit changes; not by elements of a set, which the kernel takes away as soon as nothing is open (Linux, `nft_set_hash.c`).
 #[must_use]
 pub fn rules<'a>(family: Family, pods: impl IntoIterator<Item = (IpAddr, &'a PodLimits)>) -> Option<RuleSet> {
     let (mut from, mut to) = (Direction::default(), Direction::default());
@@ -50,10 +55,15 @@ pub fn rules<'a>(family: Family, pods: impl IntoIterator<Item = (IpAddr, &'a Pod
         ("to-pods", None, exceeding(Field::DestinationAddress, "to")),
         ("refuse", None, vec![rule([], Action::Reject, "at once")]),
     ];
+    let connections = [
+        connection_chains(Field::SourceAddress, "from", &from),
+        connection_chains(Field::DestinationAddress, "to", &to),
+    ];
     let mut sets = BTreeMap::from([(state, Set::Addresses([].into()))]);
     sets.extend(from.sets("from"));
     sets.extend(to.sets("to"));
-    let chains = chains.into_iter().map(|(name, hook, rules)| (name.into(), Chain { hook, rules })).collect();
+    let chains = chains.into_iter().map(|(name, hook, rules)| (name.into(), Chain { hook, rules }));
+    let chains = chains.chain(connections.into_iter().flatten()).collect();
     Some(RuleSet { chains, sets, ..RuleSet::empty(family) })
 }
 
@@ -80,11 +90,12 @@ impl Direction {
         self.packets.is_empty() && self.connections.is_empty()
     }
 
-    fn sets(self, direction: &str) -> [(RuleName, Set); 3] {
+    fn sets(self, direction: &str) -> [(RuleName, Set); 4] {
         [
             (lost(direction), Set::Counters(self.packets.keys().copied().collect())),
             (packets(direction), Set::PacketRates(self.packets)),
-            (connections(direction), Set::ConnectionLimits(self.connections)),
+            (refused(direction), Set::Counters(self.connections.keys().copied().collect())),
+            (limited(direction), Set::Addresses(self.connections.into_keys().collect())),
         ]
     }
 }
@@ -97,8 +108,40 @@ fn lost(direction: &str) -> RuleName {
     format!("lost-{direction}").into()
 }
 
+fn refused(direction: &str) -> RuleName {
+    format!("refused-{direction}").into()
+}
+
+/// The set of those whose connections are limited.
+fn limited(direction: &str) -> RuleName {
+    format!("limited-{direction}").into()
+}
+
+/// The chain that knows by which chain each one's connections are counted.
 fn connections(direction: &str) -> RuleName {
     format!("connections-{direction}").into()
+}
+
+/// The chain by which an address's connections are counted. `nft` reads no name with a colon.
+fn counting(direction: &str, addr: &IpAddr) -> RuleName {
+    format!("{direction}-{addr}").replace(':', "-").into()
+}
+
+fn connection_chains(field: Field, direction: &str, limits: &Direction) -> Vec<(RuleName, Chain)> {
+    let to_count =
+        |addr: &IpAddr| rule([Match::Address(field, *addr)], Action::Jump(counting(direction, addr)), "its limit");
+    let all = Chain { hook: None, rules: limits.connections.keys().map(to_count).collect() };
+    let each = limits.connections.iter().map(|(addr, most)| {
+        let is_counted = Match::InSet { fields: vec![field], set: refused(direction) };
+        let beyond = rule(
+            [Match::ConnectionsOver(*most), is_counted],
+            // Not refused here: a refusal is two rules to the kernel, and each would count the connection.
+            Action::Jump("refuse".into()),
+            "more connections than the pod may have",
+        );
+        (counting(direction, addr), Chain { hook: None, rules: vec![beyond] })
+    });
+    each.chain([(connections(direction), all)]).collect()
 }
 
 fn exceeding(field: Field, direction: &str) -> Vec<Rule> {
@@ -108,10 +151,9 @@ fn exceeding(field: Field, direction: &str) -> Vec<Rule> {
         // 5.11 have one expression for each, and a counter behind a limit that is kept has to go uncounted, which not all of them see to.
         rule([within(packets(direction)), within(lost(direction))], Action::Drop, "more packets than the pod may have"),
         rule(
-            [Match::ConnectionNew, within(connections(direction))],
-            // Not refused here: a refusal is two rules to the kernel, and each would count the connection.
-            Action::Jump("refuse".into()),
-            "more connections than the pod may have",
+            [Match::ConnectionNew, within(limited(direction))],
+            Action::Jump(connections(direction)),
+            "limits of connections",
         ),
     ]
 }
@@ -156,18 +198,19 @@ mod tests {
     }
 
     #[test]
-    fn the_rules_are_valid_and_constant_and_let_a_single_packet_pass() {
+    fn the_rules_are_valid_and_let_a_single_packet_pass() {
         let (one, other) = (limits(Some(100), Some(3)), limits(None, Some(7)));
         let few = rules(Family::V4, [(POD, &one)]).unwrap();
         let more = rules(Family::V4, [(POD, &one), (OTHER, &other)]).unwrap();
-        assert_eq!(few.chains, more.chains);
+        // But for a chain for each limit of connections.
+        assert_eq!(few.chains.len() + 1, more.chains.len());
         more.validate().unwrap();
         let packet = Packet::opening(OTHER, POD, Protocol::Tcp, 80);
         assert_eq!(walk(&more, &packet, Direction::FromPod, &Host::new([OTHER])).verdict(), Some(Verdict::Accepted));
     }
 
     #[test]
-    fn a_changed_limit_changes_its_element_and_the_state_alone() {
+    fn a_changed_limit_changes_its_chain_and_the_state_alone() {
         let before = rules(Family::V4, [(POD, &limits(Some(100), Some(3))), (OTHER, &limits(Some(5), None))]).unwrap();
         let after = rules(Family::V4, [(POD, &limits(Some(100), Some(4))), (OTHER, &limits(Some(5), None))]).unwrap();
         assert_ne!(state(&before), state(&after));
@@ -179,18 +222,11 @@ mod tests {
                 Edit::AddSet(name, _) => format!("+{}", &name[..5]),
                 Edit::RemoveElements(name, set) => format!("-{name} {set:?}"),
                 Edit::AddElements(name, set) => format!("+{name} {set:?}"),
+                Edit::SetChain(name, chain) => format!("{name} {:?}", chain.rules.first().map(|rule| &rule.matches[0])),
                 other => format!("{other:?}"),
             })
             .collect();
-        assert_eq!(
-            touched,
-            [
-                "-state",
-                "+state",
-                "-connections-to ConnectionLimits({10.0.0.1: 3})",
-                "+connections-to ConnectionLimits({10.0.0.1: 4})"
-            ]
-        );
+        assert_eq!(touched, ["to-10.0.0.1 None", "-state", "+state", "to-10.0.0.1 Some(ConnectionsOver(4))"]);
         let mut changed = before;
         changed.apply(&edits).unwrap();
         assert_eq!(changed, after);
@@ -213,9 +249,13 @@ mod tests {
         for (family, addr) in [(Family::V4, POD), (Family::V6, POD6)] {
             let table = rules(family, pods).unwrap();
             table.validate().unwrap();
-            assert_eq!(table.sets["connections-to"], Set::ConnectionLimits(BTreeMap::from([(addr, 3)])));
+            assert_eq!(table.sets["limited-to"], Set::Addresses([addr].into()));
+            let name = if family == Family::V4 { "to-10.0.0.1" } else { "to-fd00--1" };
+            assert_eq!(table.chains[name].rules[0].matches[0], Match::ConnectionsOver(3));
             assert_eq!(table.sets[LOST_TO], Set::Counters([addr].into()));
             assert_eq!(table.sets[LOST_FROM], Set::Counters([].into()));
+            assert_eq!(table.sets[REFUSED_TO], Set::Counters([addr].into()));
+            assert_eq!(table.sets[REFUSED_FROM], Set::Counters([].into()));
         }
         assert_eq!(rules(Family::V6, [(POD, &limits)]), None);
     }

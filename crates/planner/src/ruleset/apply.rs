@@ -160,7 +160,6 @@ impl RuleSet {
             }
             (Set::Senders(here), Set::Senders(more)) => absent(name, more.intersection(here).next().map(SenderText))?,
             (Set::PacketRates(here), Set::PacketRates(more)) => absent(name, shared(here, more))?,
-            (Set::ConnectionLimits(here), Set::ConnectionLimits(more)) => absent(name, shared(here, more))?,
             (Set::Counters(here), Set::Counters(more)) => absent(name, more.intersection(here).next())?,
             (Set::Ranges(here), Set::Ranges(more)) => {
                 absent(name, more.intersection(here).next())?;
@@ -185,7 +184,6 @@ impl RuleSet {
             (Set::Senders(here), Set::Senders(fewer)) => present(name, fewer.difference(here).next().map(SenderText))?,
             (Set::Ranges(here), Set::Ranges(fewer)) => present(name, fewer.difference(here).next())?,
             (Set::PacketRates(here), Set::PacketRates(fewer)) => present(name, lacking(here, fewer))?,
-            (Set::ConnectionLimits(here), Set::ConnectionLimits(fewer)) => present(name, lacking(here, fewer))?,
             (Set::Counters(here), Set::Counters(fewer)) => present(name, fewer.difference(here).next())?,
             _ => {}
         }

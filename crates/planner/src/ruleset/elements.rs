@@ -23,7 +23,6 @@ impl Set {
             Self::Sources(elements) => elements.len(),
             Self::Senders(elements) => elements.len(),
             Self::PacketRates(elements) => elements.len(),
-            Self::ConnectionLimits(elements) => elements.len(),
             Self::Counters(elements) => elements.len(),
         }
     }
@@ -45,7 +44,6 @@ impl Set {
             Self::Sources(_) => "set of frontends and sources",
             Self::Senders(_) => "set of senders",
             Self::PacketRates(_) => "set of packet rates",
-            Self::ConnectionLimits(_) => "set of connection limits",
             Self::Counters(_) => "set of counters",
         }
     }
@@ -61,9 +59,6 @@ impl Set {
             (Self::Sources(here), Self::Sources(there)) => Self::Sources(here - there),
             (Self::Senders(here), Self::Senders(there)) => Self::Senders(here - there),
             (Self::PacketRates(here), Self::PacketRates(there)) => Self::PacketRates(map_minus(here, there)),
-            (Self::ConnectionLimits(here), Self::ConnectionLimits(there)) => {
-                Self::ConnectionLimits(map_minus(here, there))
-            }
             (Self::Counters(here), Self::Counters(there)) => Self::Counters(here - there),
             _ => self.clone(),
         };
@@ -81,7 +76,6 @@ impl Set {
             (Self::Sources(here), Self::Sources(more)) => here.extend(more),
             (Self::Senders(here), Self::Senders(more)) => here.extend(more.iter().cloned()),
             (Self::PacketRates(here), Self::PacketRates(more)) => here.extend(more),
-            (Self::ConnectionLimits(here), Self::ConnectionLimits(more)) => here.extend(more),
             (Self::Counters(here), Self::Counters(more)) => here.extend(more),
             _ => {}
         }
@@ -102,9 +96,6 @@ impl Set {
             (Self::Sources(here), Self::Sources(fewer)) => remove_all(here, fewer),
             (Self::Senders(here), Self::Senders(fewer)) => remove_all(here, fewer),
             (Self::PacketRates(here), Self::PacketRates(fewer)) => here.retain(|addr, _| !fewer.contains_key(addr)),
-            (Self::ConnectionLimits(here), Self::ConnectionLimits(fewer)) => {
-                here.retain(|addr, _| !fewer.contains_key(addr));
-            }
             (Self::Counters(here), Self::Counters(fewer)) => remove_all(here, fewer),
             _ => {}
         }
@@ -160,7 +151,6 @@ pub(super) fn of_family(family: Family, name: &RuleName, set: &Set) -> Result<()
         }
         Set::Senders(senders) => all_of(family, name, senders.iter().map(|(.., addr)| of(addr))),
         Set::PacketRates(rates) => all_of(family, name, rates.keys().map(of)),
-        Set::ConnectionLimits(limits) => all_of(family, name, limits.keys().map(of)),
         Set::Counters(addrs) => all_of(family, name, addrs.iter().map(of)),
     }
 }

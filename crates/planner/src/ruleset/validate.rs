@@ -206,9 +206,9 @@ impl RuleSet {
             _ => "set for these fields",
         };
         let fits = match self.sets.get(name) {
-            Some(
-                Set::Addresses(_) | Set::Ranges(_) | Set::PacketRates(_) | Set::ConnectionLimits(_) | Set::Counters(_),
-            ) => expected == "set of addresses, ranges or limits",
+            Some(Set::Addresses(_) | Set::Ranges(_) | Set::PacketRates(_) | Set::Counters(_)) => {
+                expected == "set of addresses, ranges or limits"
+            }
             Some(Set::Pairs(_)) => expected == "set of address pairs",
             Some(Set::Ports(_)) => expected == "set of ports",
             Some(Set::Senders(_)) => expected == "set of senders",

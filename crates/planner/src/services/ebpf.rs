@@ -1,12 +1,15 @@
 //! Services as the programs at the sockets of this node have them: frontends with lists of backends.
 //!
-//! A frontend has a list of its own, whose first slots are its backends. [`Edits`] are done in order: slots are filled before a frontend
-//! counts them and emptied after it does not any more, so that whoever connects meanwhile finds the old backends or the new ones.
+//! A frontend has a list of its own, whose first slots are its backends; those of UDP that end have slots of their own, from [`ENDING`] on: a
+//! socket that speaks with one goes on, and none comes to it anew. [`Edits`] are done in order: slots are filled before a frontend
+//! counts them and emptied after it does not any more, so that whoever connects meanwhile finds the old backends or the new ones. Whoever
+//! speaks with a backend that ends finds it at every moment, also where its slot becomes another's.
 //!
 //! The programs serve what is connected from inside: [`Serving::inside`]. What they cannot judge is left to the rules, to which every
 //! packet comes that they let through unchanged: who may come to a load balancer's address, SCTP, the ports that a ClusterIP has not, and
 //! for a while frontends of [backends](Remembered) to which connections of another mode are remembered.
 
+mod list;
 mod numbers;
 
 use std::{
@@ -16,7 +19,8 @@ use std::{
 
 use podnet_model::Protocol;
 
-use self::numbers::Numbers;
+pub use self::list::{ENDING, slots};
+use self::{list::List, numbers::Numbers};
 use super::{Backends, FrontendChange, Known, Services, Serving, lives::Life};
 use crate::ruleset::{BackendAddress, FrontendKey};
 
@@ -109,8 +113,11 @@ impl Tables {
     /// What has to be done where these tables are wanted and those others are there.
     #[must_use]
     pub fn edits_from(&self, there: &Self) -> Edits {
+        let mut fill = lacking(self.backends.iter(), |slot| there.backends.get(slot));
+        // Those that end first, as they may stand where others are to.
+        fill.sort_by_key(|(slot, _)| slot.number < ENDING);
         Edits {
-            fill: lacking(self.backends.iter(), |slot| there.backends.get(slot)),
+            fill,
             point: lacking(self.frontends.iter(), |key| there.frontends.get(key)),
             forget: there.frontends.keys().filter(|key| !self.frontends.contains_key(key)).copied().collect(),
             empty: there.backends.keys().filter(|slot| !self.backends.contains_key(slot)).copied().collect(),
@@ -165,11 +172,13 @@ impl Ebpf {
             let of = |serving: &'a Option<Arc<Serving>>| serving.as_deref().filter(|one| self.serves(&change.key, one));
             let (before, after) = (of(&change.before), of(&change.after));
             let former = before.map(|before| self.entry(&change.key, before));
-            let (slots, next) = (slots(before), slots(after));
+            let list = |serving: Option<&'a Serving>| serving.map(|one| List::of(&change.key, one)).unwrap_or_default();
+            let (list, next) = (list(before), list(after));
             match after {
                 Some(after) => {
                     let entry = self.entry(&change.key, after);
-                    fill(&change.key, entry.list, slots, next, &mut edits);
+                    let slot = |(number, at)| (Slot { list: entry.list, number }, target(&change.key, at));
+                    edits.fill.extend(list.to_fill(&next).into_iter().map(slot));
                     if former != Some(entry) {
                         edits.point.push((change.key, entry));
                     }
@@ -178,10 +187,9 @@ impl Ebpf {
                 None => continue,
             }
             if let Some(former) = former {
-                let fewer = (next.len()..slots.len()).map(|number| Slot { list: former.list, number: number as u32 });
-                edits.empty.extend(fewer);
+                edits.empty.extend(list.to_empty(&next).map(|number| Slot { list: former.list, number }));
             }
-            self.backends = self.backends + next.len() - slots.len();
+            self.backends = self.backends + next.len() - list.len();
             over.push((change.key, before, after));
         }
         // What is free now may be another's with the next edits.
@@ -201,10 +209,9 @@ impl Ebpf {
         let mut tables = Tables::default();
         for (key, serving) in servings {
             let entry = self.entry(key, serving);
-            let all = (0..).zip(slots(Some(serving)));
-            tables
-                .backends
-                .extend(all.map(|(number, backend)| (Slot { list: entry.list, number }, target(key, backend.at))));
+            let list = List::of(key, serving);
+            let all = list.slots().map(|(number, at)| (Slot { list: entry.list, number }, target(key, at)));
+            tables.backends.extend(all);
             tables.frontends.insert(*key, entry);
         }
         self.numbers.close_gaps();
@@ -214,8 +221,8 @@ impl Ebpf {
 
     /// Whether the programs have it, and not the rules alone.
     fn serves(&self, key: &FrontendKey, serving: &Serving) -> bool {
-        let is_remembered = |backend: &super::Backend| self.remembered.contains(&(key.protocol, backend.at));
-        is_ours(key, serving) && (self.remembered.is_empty() || !slots(Some(serving)).iter().any(is_remembered))
+        let is_remembered = |(_, at): (u32, BackendAddress)| self.remembered.contains(&(key.protocol, at));
+        is_ours(key, serving) && (self.remembered.is_empty() || !List::of(key, serving).slots().any(is_remembered))
     }
 
     fn entry(&mut self, key: &FrontendKey, serving: &Serving) -> Entry {
@@ -248,7 +255,7 @@ pub enum Fate {
 impl Services {
     /// Whether a connection that was opened to a frontend's backend from inside has nobody at its other end any more. Of TCP: where no slice
     /// of the Service names the backend in whatever condition, so that one that ends may end in peace, and it does not live on outside of the
-    /// Service either. Of UDP: where the frontend would choose another one.
+    /// Service either. Of UDP: where it answers no more (see [`Services::leads_astray`]) and there is another one.
     #[must_use]
     pub fn fate(&self, frontend: &FrontendKey, backend: BackendAddress) -> Fate {
         let serving = self.serving(frontend);
@@ -256,11 +263,10 @@ impl Services {
         if frontend.protocol != Protocol::Udp {
             return self.fate_of_stream(known.map(|(_, known)| known), frontend.protocol, backend);
         }
-        let slots = known.map_or(&[][..], |(serving, _)| serving.inside.slots());
-        match slots.iter().any(|slot| slot.at == backend) {
-            true => Fate::Served,
-            false if slots.is_empty() => Fate::Unsure,
-            false => Fate::Lost,
+        match known.map(|(serving, _)| serving) {
+            Some(serving) if serving.answering().any(|one| one.at == backend) => Fate::Served,
+            Some(serving) if !serving.inside.slots().is_empty() => Fate::Lost,
+            _ => Fate::Unsure,
         }
     }
 
@@ -275,18 +281,6 @@ impl Services {
             (Life::Over | Life::Unknown, _) => Fate::Lost,
         }
     }
-}
-
-fn fill(key: &FrontendKey, list: u32, before: &[super::Backend], after: &[super::Backend], edits: &mut Edits) {
-    for (number, backend) in after.iter().enumerate() {
-        if before.get(number).map(|before| before.at) != Some(backend.at) {
-            edits.fill.push((Slot { list, number: number as u32 }, target(key, backend.at)));
-        }
-    }
-}
-
-fn slots(serving: Option<&Serving>) -> &[super::Backend] {
-    serving.map_or(&[], |serving| serving.inside.slots())
 }
 
 fn target(key: &FrontendKey, at: BackendAddress) -> Target {

@@ -1,6 +1,6 @@
 //! Which endpoints are a Service port's backends.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{cell::OnceCell, collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use podnet_model::{
     Endpoint, EndpointSlice, Family, NodeName, PortName, Protocol, endpoints::EndpointPort, service::TrafficPolicy,
@@ -26,6 +26,8 @@ struct KnownEndpoint {
     addr: IpAddr,
     /// None where it is good for nothing, unless the Service says that all count.
     state: Option<State>,
+    /// It answers, whether it ends or not.
+    serves: bool,
     local: bool,
     terminating: bool,
     node_hint: Hint,
@@ -77,11 +79,17 @@ impl KnownEndpoint {
         Self {
             addr: endpoint.addr.0,
             state,
+            serves: endpoint.ready || endpoint.serving,
             local: endpoint.node.as_ref() == Some(node),
             terminating: endpoint.terminating,
             node_hint,
             zones: zones.list(&endpoint.hints.zones),
         }
+    }
+
+    fn behind(&self, port: &EndpointPort) -> Backend {
+        let at = BackendAddress { addr: self.addr, port: port.port.0 };
+        Backend { at, local: self.local, terminating: self.terminating }
     }
 }
 
@@ -92,6 +100,10 @@ pub(super) struct Chosen {
     local: Vec<Backend>,
     /// Somebody serves, be it elsewhere.
     any: bool,
+    /// Of UDP all endpoints that answer, whether new flows may come to them or not; sorted.
+    answering: Vec<Backend>,
+    /// What lasts, once it was asked for: by whether the policy inside is `Local`, and the one outside.
+    lasting: [[OnceCell<Arc<[Backend]>>; 2]; 2],
 }
 
 impl Chosen {
@@ -104,6 +116,21 @@ impl Chosen {
 
     pub(super) const fn anybody_serves(&self) -> bool {
         self.any
+    }
+
+    /// Of UDP the endpoints that answer and are no backends under either of two policies: what [`Serving::lasting`](super::Serving::lasting) is.
+    /// All who ask for the same share it: a port may have hundreds of frontends.
+    pub(super) fn lasting(&self, inside: TrafficPolicy, outside: TrafficPolicy) -> Arc<[Backend]> {
+        let [row, place] = [inside, outside].map(|policy| usize::from(policy == TrafficPolicy::Local));
+        self.lasting[row][place].get_or_init(|| self.find_lasting(inside, outside)).clone()
+    }
+
+    fn find_lasting(&self, inside: TrafficPolicy, outside: TrafficPolicy) -> Arc<[Backend]> {
+        let is_one = |policy, at| self.of(policy).binary_search_by_key(&at, |backend| backend.at).is_ok();
+        let is_none = |one: &&Backend| !is_one(inside, one.at) && !is_one(outside, one.at);
+        let lasting: Vec<Backend> = self.answering.iter().filter(is_none).copied().collect();
+        // Nearly every frontend has none: these share an empty list.
+        if lasting.is_empty() { Arc::default() } else { lasting.into() }
     }
 
     /// The addresses of backends on this node, under whatever policy.
@@ -148,12 +175,24 @@ impl Known {
                 false => local,
             },
             any: !found.is_empty(),
+            answering: if protocol == Protocol::Udp { self.answering(name, protocol) } else { Vec::new() },
+            lasting: Default::default(),
         }
+    }
+
+    /// All endpoints of the Service's port of this name and protocol that answer, whatever hints and policies say and also where they end; sorted.
+    fn answering(&self, name: &PortName, protocol: Protocol) -> Vec<Backend> {
+        let all_count = self.all_count();
+        let all = self.endpoints(name, protocol).filter(|(_, endpoint)| all_count || endpoint.serves);
+        let mut found: Vec<Backend> = all.map(|(port, endpoint)| endpoint.behind(port)).collect();
+        found.sort_unstable();
+        found.dedup_by_key(|backend| backend.at);
+        found
     }
 
     /// The addresses of ready endpoints on this node.
     pub(super) fn local_ready(&self) -> impl Iterator<Item = IpAddr> {
-        let all_count = self.service.as_ref().is_some_and(|service| service.publish_not_ready);
+        let all_count = self.all_count();
         let endpoints = self.slices.iter().flat_map(|(_, slice)| &slice.endpoints);
         let ready = endpoints.filter(move |one| one.local && (all_count || one.state == Some(State::Ready)));
         ready.map(|endpoint| endpoint.addr)
@@ -174,18 +213,25 @@ impl Known {
     }
 
     fn candidates(&self, name: &PortName, protocol: Protocol) -> impl Iterator<Item = Candidate<'_>> {
-        let all_count = self.service.as_ref().is_some_and(|service| service.publish_not_ready);
+        let all_count = self.all_count();
+        self.endpoints(name, protocol).filter_map(move |(port, endpoint)| {
+            let state = if all_count { State::Ready } else { endpoint.state? };
+            let (backend, zones) = (endpoint.behind(port), endpoint.zones.as_ref());
+            Some(Candidate { state, backend, node_hint: endpoint.node_hint, zones })
+        })
+    }
+
+    /// What slices name for the Service's port of this name and protocol, in whatever condition.
+    fn endpoints(&self, name: &PortName, protocol: Protocol) -> impl Iterator<Item = (&EndpointPort, &KnownEndpoint)> {
         self.slices.iter().flat_map(move |(_, slice)| {
             let ports = slice.ports.iter().filter(move |port| port.name == *name && port.protocol == protocol);
-            ports.flat_map(move |port| {
-                slice.endpoints.iter().filter_map(move |endpoint| {
-                    let state = if all_count { State::Ready } else { endpoint.state? };
-                    let at = BackendAddress { addr: endpoint.addr, port: port.port.0 };
-                    let backend = Backend { at, local: endpoint.local, terminating: endpoint.terminating };
-                    Some(Candidate { state, backend, node_hint: endpoint.node_hint, zones: endpoint.zones.as_ref() })
-                })
-            })
+            ports.flat_map(move |port| slice.endpoints.iter().map(move |endpoint| (port, endpoint)))
         })
+    }
+
+    /// `publishNotReadyAddresses`: every endpoint is as good as a ready one.
+    fn all_count(&self) -> bool {
+        self.service.as_ref().is_some_and(|service| service.publish_not_ready)
     }
 }
 
@@ -218,6 +264,33 @@ impl Topology {
             Self::SameNode => candidate.node_hint == Hint::Here,
             Self::SameZone => zones.has_own(candidate.zones),
             Self::Everywhere => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lasts_under_two_policies_is_found_once() {
+        use TrafficPolicy::{Cluster, Local};
+        let backend = |last: u8| {
+            let at = BackendAddress { addr: [10, 0, 0, last].into(), port: 53 };
+            Backend { at, local: false, terminating: false }
+        };
+        let [one, other, third] = [1, 2, 3].map(backend);
+        let answering = vec![one, other, third];
+        let chosen = Chosen { all: vec![one], local: vec![other], any: true, answering, ..Chosen::default() };
+        for (inside, outside, expected) in [
+            (Cluster, Cluster, &[other, third][..]),
+            (Cluster, Local, &[third][..]),
+            (Local, Cluster, &[third][..]),
+            (Local, Local, &[one, third][..]),
+        ] {
+            let lasting = chosen.lasting(inside, outside);
+            assert_eq!(&*lasting, expected, "{inside:?} {outside:?}");
+            assert!(Arc::ptr_eq(&lasting, &chosen.lasting(inside, outside)));
         }
     }
 }

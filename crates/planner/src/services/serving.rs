@@ -26,6 +26,11 @@ pub struct Serving {
     pub keeps_source: bool,
     /// A client comes to the same backend for as many seconds after it last opened a connection (`sessionAffinity: ClientIP`).
     pub affinity: Option<u32>,
+    /// Of UDP the endpoints that are no backends and answer still: they end while others are ready, or hints and policies lead elsewhere. No flow
+    /// begins there. Those that lead there go on where one ends (in mode ipvs not with the scheduler `dh`). Where hints and policies change they go
+    /// on in modes nftables, iptables and userspace, and in mode ebpf those of connected sockets. Sorted by address; none of other protocols.
+    #[serde(default)]
+    pub lasting: Arc<[Backend]>,
     /// Who alone may come (`loadBalancerSourceRanges` of the frontend's family, none inside another); of kind
     /// [`LoadBalancer`](FrontendKind::LoadBalancer) only.
     pub sources: Option<Arc<BTreeSet<IpNet>>>,
@@ -42,6 +47,19 @@ impl Serving {
     pub fn backends(&self) -> impl Iterator<Item = &Backend> {
         let outside = if self.differs_outside() { self.outside.slots() } else { &[] };
         self.inside.slots().iter().chain(outside)
+    }
+
+    /// All that flows may lead to: the [backends](Serving::backends), and what [lasts](Serving::lasting).
+    pub fn answering(&self) -> impl Iterator<Item = &Backend> {
+        self.backends().chain(&*self.lasting)
+    }
+
+    /// Of UDP the endpoints that end and are no backends of the side, though they may be of the other one: flows of that side's clients that lead
+    /// there go on. They are few, while policies and hints may leave out nearly all endpoints of a large Service. Of other protocols it does not
+    /// count, as their connections are never led elsewhere.
+    pub fn ending<'a>(&'a self, side: &'a Backends) -> impl Iterator<Item = &'a Backend> {
+        let is_backend = move |at: BackendAddress| side.slots().iter().any(|backend| backend.at == at);
+        self.answering().filter(move |one| one.terminating && !is_backend(one.at))
     }
 }
 
@@ -118,12 +136,13 @@ pub struct Plan {
     pub pods_more: BTreeSet<IpNet>,
     /// Ranges of pods that are gone.
     pub pods_fewer: BTreeSet<IpNet>,
-    /// UDP connections that have to be forgotten once the change is in force.
+    /// UDP connections that have to be forgotten once the change is in force; none to endpoints that answer still.
     pub vanished: Vec<Vanished>,
 }
 
 /// Connections of UDP that lead elsewhere than they have to. Connection tracking would go on sending their clients there as long as these
-/// send: to a backend that the frontend lost, or, where the frontend is new, to what was there before under the address itself.
+/// send: to an endpoint that the frontend lost and that answers no more, or, where the frontend is new, to what was there before under the
+/// address itself.
 pub type Vanished = (FrontendKey, BackendAddress);
 
 impl Plan {

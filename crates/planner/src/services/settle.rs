@@ -158,6 +158,10 @@ fn serve(key: FrontendKey, service: &Service, claim: &Claim, chosen: &Chosen, be
     } else {
         backends(outside_policy, chosen, before.map(|before| &before.outside))
     };
+    let lasting = chosen.lasting(inside_policy, outside_policy);
+    // What is equal is kept, as it is shared.
+    let former = before.map(|before| &before.lasting).filter(|former| **former == lasting);
+    let lasting = former.cloned().unwrap_or(lasting);
     let is_load_balancer = claim.kind == FrontendKind::LoadBalancer;
     Serving {
         service: service.key.clone(),
@@ -167,6 +171,7 @@ fn serve(key: FrontendKey, service: &Service, claim: &Claim, chosen: &Chosen, be
         outside,
         keeps_source: claim.kind != FrontendKind::ClusterIp && outside_policy == TrafficPolicy::Local,
         affinity: service.affinity,
+        lasting,
         sources: if is_load_balancer { sources(key, service) } else { None },
     }
 }
@@ -195,18 +200,21 @@ fn sources(key: FrontendKey, service: &Service) -> Option<Arc<BTreeSet<ipnet::Ip
     (!everybody).then(|| Arc::new(ranges))
 }
 
-/// What connections of UDP must not lead to any more. Where backends come to a frontend that had none, packets to it may have gone to the
-/// address itself before.
+/// What connections of UDP must not lead to any more: what was a backend or answered still, and is nothing of that now. Who ends and answers
+/// still is not among it, since a question that is under way would lose its answer. Where backends come to a frontend that had none, packets
+/// to it may have gone to the address itself before.
 fn vanished(change: &FrontendChange, vanished: &mut Vec<(FrontendKey, BackendAddress)>) {
     if change.key.protocol != Protocol::Udp {
         return;
     }
     let all = |serving: &Option<Arc<Serving>>| -> BTreeSet<BackendAddress> {
-        serving.iter().flat_map(|serving| serving.backends()).map(|backend: &Backend| backend.at).collect()
+        serving.iter().flat_map(|serving| serving.answering()).map(|backend: &Backend| backend.at).collect()
     };
     let (before, after) = (all(&change.before), all(&change.after));
     vanished.extend(before.difference(&after).map(|gone| (change.key, *gone)));
-    if before.is_empty() && !after.is_empty() {
+    let has_backends =
+        |serving: &Option<Arc<Serving>>| serving.iter().any(|serving| serving.backends().next().is_some());
+    if !has_backends(&change.before) && has_backends(&change.after) {
         vanished.push((change.key, BackendAddress { addr: change.key.addr, port: change.key.port }));
     }
 }

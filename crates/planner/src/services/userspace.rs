@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-use podnet_model::{Family, NodeAddr, Protocol};
+use podnet_model::{Family, NodeAddr, Protocol, ServiceKey};
 use serde::{Deserialize, Serialize};
 
 pub use choice::{Asked, Choice, Chooser, Memories, is_elsewhere};
@@ -118,6 +118,8 @@ pub struct Userspace {
     left: BTreeSet<IpAddr>,
     /// What of the frontends cannot be served.
     lacking: BTreeMap<FrontendKey, Lack>,
+    /// Frontends whose backends are to see their clients' addresses, and the Services that they are of.
+    hiding: BTreeMap<FrontendKey, ServiceKey>,
     /// What whoever does the work knows of.
     known: Known,
     /// What may have changed since.
@@ -249,6 +251,10 @@ impl Userspace {
             Some(lack) => drop(self.lacking.insert(key, lack)),
             None => drop(self.lacking.remove(&key)),
         }
+        match after.as_ref().filter(|front| front.serving.keeps_source) {
+            Some(front) => drop(self.hiding.insert(key, front.serving.service.clone())),
+            None => drop(self.hiding.remove(&key)),
+        }
         let port = Led::Port { addr: key.addr, protocol: key.protocol, port: key.port };
         let is_led = after
             .as_ref()
@@ -289,11 +295,17 @@ impl Userspace {
         let place = if is_own { Place::Node } else { Place::Apart };
         let is_tunnel = |backend: &&Backend| key.protocol == Protocol::Udp && services.may_be_tunnel(backend.at);
         let left_out = serving.backends().find(is_tunnel).map(|backend| backend.at);
-        let serving = match left_out {
-            None => serving.clone(),
-            Some(_) => Arc::new(without(serving, |backend| is_tunnel(&backend))),
+        let serving = match serving.answering().any(|backend| is_tunnel(&backend)) {
+            false => serving.clone(),
+            true => Arc::new(without(serving, |backend| is_tunnel(&backend))),
         };
         (Some(Front { place, guard: guard(&serving), serving }), left_out.map(Lack::Tunnel))
+    }
+
+    /// Services of a policy that keeps their clients' addresses (`externalTrafficPolicy: Local`): their backends see the node's all the same.
+    #[must_use]
+    pub fn hiding(&self) -> BTreeSet<&ServiceKey> {
+        self.hiding.values().collect()
     }
 
     /// What cannot be served, and the Services that it is of.
@@ -311,7 +323,8 @@ fn without(serving: &Serving, which: impl Fn(&Backend) -> bool) -> Serving {
         }
         other => other.clone(),
     };
-    Serving { inside: side(&serving.inside), outside: side(&serving.outside), ..serving.clone() }
+    let lasting = serving.lasting.iter().filter(|backend| !which(backend)).copied().collect();
+    Serving { inside: side(&serving.inside), outside: side(&serving.outside), lasting, ..serving.clone() }
 }
 
 /// Who is let in. Where there are backends for the node and its pods only, nobody else is.

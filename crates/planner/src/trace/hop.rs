@@ -60,7 +60,7 @@ pub struct Hop {
     pub mtu: Option<u32>,
     /// What it costs.
     pub cost: Option<String>,
-    /// What has to stand in the kernel of the place's node for it to be so.
+    /// What has to stand in the kernel, in the place's own network, for it to be so.
     pub stands: Vec<Step>,
 }
 

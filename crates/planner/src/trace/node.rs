@@ -7,14 +7,17 @@ use std::{
 
 use ipnet::IpNet;
 use podnet_model::{
-    Change, Dual, Family, LinkName, Node, NodeAddr, NodeName, PodKey, ProxyConfig,
+    Change, Dual, Family, LinkName, Mac, Node, NodeAddr, NodeName, PodKey, ProxyConfig,
+    cni::PortMapping,
     proxy::Mode,
     wireguard::{KeyPair, PrivateKey},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    attachments::{Attached, Attachments},
     border::{Border, BorderConfig},
+    ipam::Handle,
     overlay::{Overlay, OverlayConfig, Place, Support},
     proxy::RuleSettings,
     ruleset::{
@@ -88,6 +91,9 @@ pub struct Link {
     pub device: LinkName,
     /// The bridge whose port that is; none where packets are routed to it.
     pub bridge: Option<LinkName>,
+    /// Ports of the node that lead to the pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortMapping>,
 }
 
 impl Link {
@@ -111,6 +117,8 @@ pub struct Planned {
     pub services: Dual<Services>,
     /// The tables of Services and of the border, of each family.
     pub rules: Dual<[RuleSet; 2]>,
+    /// The tables of pods, where ports of the node lead to some as far as their links are known; senders in it are nobody's.
+    pub ports: Option<Dual<RuleSet>>,
     /// The node's addresses.
     pub addrs: BTreeSet<IpAddr>,
     pods: BTreeMap<IpAddr, PodKey>,
@@ -174,7 +182,8 @@ impl Planned {
         let internal = [node.internal, node.internal6].into_iter().flatten();
         let addrs = all.iter().copied().chain(known).chain(internal).map(|addr| addr.0).collect();
         let pods = pods_of(&node.name, changes);
-        Self { pods, node: node.clone(), facts, overlay, services, rules, addrs, led }
+        let ports = ports(&facts.links);
+        Self { pods, node: node.clone(), facts, overlay, services, rules, ports, addrs, led }
     }
 
     /// Where packets to an address go.
@@ -247,6 +256,25 @@ fn overlay(node: &Node, facts: &Facts, changes: &[Change]) -> Overlay {
         overlay.apply(change);
     }
     overlay
+}
+
+/// The tables of pods that have ports of the node, by their links. Their Ethernet addresses are not known, which nothing here depends on.
+fn ports(links: &BTreeMap<IpAddr, Link>) -> Option<Dual<RuleSet>> {
+    let mut pods: BTreeMap<&LinkName, Attached> = BTreeMap::new();
+    for (addr, Link { device, ports, .. }) in links.iter().filter(|(_, link)| !link.ports.is_empty()) {
+        let mac = Mac([0; 6]);
+        let new = || Attached { device: device.clone(), mac, addrs: Vec::new(), ports: ports.clone(), segment: None };
+        pods.entry(device).or_insert_with(new).addrs.push(*addr);
+    }
+    if pods.is_empty() {
+        return None;
+    }
+    let mut attachments = Attachments::default();
+    for (device, pod) in pods {
+        // A port that is another's already leads nowhere else.
+        let _ = attachments.add(Handle::from(device.as_str()), pod);
+    }
+    Some(Dual::from_fn(|family| attachments.desired(family)))
 }
 
 fn led(services: &Services) -> Vec<Led> {

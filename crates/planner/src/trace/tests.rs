@@ -1,5 +1,6 @@
 //! What is traced is what the rules and routes of the nodes say.
 
+mod ports;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -45,7 +46,7 @@ impl Lab {
         let facts = |node: &str| {
             let mut facts = Facts::new("eth0".into(), 1500, Mode::Nftables);
             facts.support.wireguard = self.without_wireguard != Some(node);
-            let link = Link { device: format!("pn-{node}").into(), bridge: None };
+            let link = Link { device: format!("pn-{node}").into(), bridge: None, ports: Vec::new() };
             facts.links.insert(format!("10.1.{}.5", &node[4..]).parse().unwrap(), link);
             (NodeName::from(node), facts)
         };
@@ -105,13 +106,14 @@ fn a_pod_of_the_same_node_is_one_route_away() {
     assert_eq!(passed(&path)[2..], ["node node1 routed -", "pod default/near delivered eth0"]);
     assert_eq!(path.end, End { verdict: Verdict::Arrives, why: "pod default/near on node node1".into() });
     assert_eq!(path.hops[0].mtu, Some(1450), "room for VXLAN");
+    assert_eq!(path.hops[0].stands.len(), 2, "the pod's default route, and where its gateway is");
 }
 
 #[test]
 fn behind_a_bridge_a_packet_passes_port_and_bridge() {
     let links = ["10.1.1.5", "10.1.1.6"].map(|addr| {
         let device = format!("pn-{}", &addr[7..]).into();
-        (addr.parse::<IpAddr>().unwrap(), Link { device, bridge: Some("br-one".into()) })
+        (addr.parse::<IpAddr>().unwrap(), Link { device, bridge: Some("br-one".into()), ports: Vec::new() })
     });
     let facts = Facts { links: links.into(), ..Facts::new("eth0".into(), 1500, Mode::Nftables) };
     let facts = BTreeMap::from([(NodeName::from("node1"), facts)]);
@@ -123,6 +125,7 @@ fn behind_a_bridge_a_packet_passes_port_and_bridge() {
     let cluster = Cluster::new(changes.into_iter().chain(pods).collect(), facts);
     let target = Target { addr: "10.1.1.6".parse().unwrap(), protocol: Protocol::Tcp, port: 80 };
     let trace = cluster.trace(&Source::Pod(PodKey::new("default", "p1")), target).unwrap();
+    assert_eq!(trace.paths[0].hops[0].stands, [], "its gateway is the node's to know");
     assert_eq!(
         passed(&trace.paths[0]),
         [
@@ -195,6 +198,8 @@ fn the_world_is_left_to_with_the_node_s_address_and_addresses_without_pods_lead_
     assert_eq!((world.end.verdict, world.source.to_string().as_str()), (Verdict::Leaves, "192.0.2.11"));
     let masqueraded = world.hops.iter().find(|hop| hop.kind == Kind::Masqueraded).unwrap();
     assert_eq!(masqueraded.object, Some(Object::global("ippool", "pods")));
+    let cost = "an entry of connection tracking; every packet and every answer is translated";
+    assert_eq!(masqueraded.cost.as_deref(), Some(cost));
     let node = lab.to("192.0.2.12");
     assert_eq!((node.end.verdict, node.source.to_string().as_str()), (Verdict::Arrives, "10.1.1.5"), "nodes know pods");
     for (addr, verdict, why) in [

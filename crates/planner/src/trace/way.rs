@@ -4,23 +4,30 @@ mod between;
 mod rules;
 mod sockets;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use podnet_model::{Family, NodeName, Pod, PodKey, Protocol};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use podnet_model::{Family, HOST_MAC, NodeName, Pod, PodKey, Protocol};
 
 use super::{
     Cluster, End, Hop, Kind, Path, Place, Planned, Source, Target, Trace, Unknown, Verdict, node::Lookup, objects,
 };
 use crate::{
     ruleset::{BackendAddress, walk::Direction},
-    step::{Route, RouteTarget, Step},
+    step::{Neighbour, Route, RouteTarget, Step},
 };
 
 /// A packet passes so many nodes at most: more would be a circle.
 const NODES: usize = 8;
 
-/// The gateway of pods with links of their own.
-const GATEWAYS: [&str; 2] = ["169.254.1.1", "fe80::1"];
+/// The gateway of pods with links of their own, and what everything is to it, by family.
+const GATEWAYS: [(IpAddr, IpNet); 2] = [
+    (IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1)), IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0))),
+    (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)), IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0))),
+];
+
+/// The pod's end of its link, as it is called there.
+pub const POD_END: &str = "eth0";
 
 /// What is sent.
 #[derive(Clone, Copy, Debug)]
@@ -216,11 +223,12 @@ fn by_link(planned: &Planned, pod: &PodKey, traveller: Traveller) -> Traveller {
     let (node, source) = (&planned.node.name, traveller.source);
     let link = planned.link(source);
     let what = format!("from {source} to {}", traveller.to());
-    let sent = Hop::new(Place::Pod(pod.clone(), node.clone()), Kind::Sent, what).at("eth0".into(), mtu);
-    let gateway = GATEWAYS[usize::from(source.is_ipv6())];
-    let rule = match link.and_then(|link| link.bridge.as_ref()) {
-        Some(bridge) => format!("default via the gateway on bridge {bridge}"),
-        None => format!("default via {gateway} dev eth0"),
+    let sent = Hop::new(Place::Pod(pod.clone(), node.clone()), Kind::Sent, what).at(POD_END.into(), mtu);
+    let (gateway, everywhere) = GATEWAYS[usize::from(source.is_ipv6())];
+    let (rule, stands) = match link.and_then(|link| link.bridge.as_ref()) {
+        // What its gateway is the network's configuration says, which the node alone knows.
+        Some(bridge) => (format!("default via the gateway on bridge {bridge}"), Vec::new()),
+        None => (format!("default via {gateway} dev {POD_END}"), out_by(gateway, everywhere)),
     };
     let received = Hop::new(Place::Node(node.clone()), Kind::Received, "comes in by the node's end of the pod's link");
     let received = received.of(objects::pod(pod));
@@ -230,7 +238,7 @@ fn by_link(planned: &Planned, pod: &PodKey, traveller: Traveller) -> Traveller {
             .by(format!("sender {source} of {} alone (table podnet-pods, set senders)", link.route_device())),
         None => Hop { mtu: Some(mtu), ..received },
     };
-    let traveller = traveller.hop(sent.by(rule).of(objects::pod(pod))).hop(received);
+    let traveller = traveller.hop(sent.by(rule).of(objects::pod(pod)).standing(stands)).hop(received);
     match link.and_then(|link| link.bridge.as_ref()) {
         Some(bridge) => {
             let hop = Hop::new(Place::Node(node.clone()), Kind::Received, "comes in by the bridge");
@@ -238,6 +246,13 @@ fn by_link(planned: &Planned, pod: &PodKey, traveller: Traveller) -> Traveller {
         }
         None => traveller,
     }
+}
+
+/// What has to stand in a pod that has a link of its own.
+fn out_by(gateway: IpAddr, everywhere: IpNet) -> Vec<Step> {
+    let target = RouteTarget::OnLink { device: POD_END.into(), via: gateway, source: None };
+    let neighbour = Neighbour { device: POD_END.into(), addr: gateway, mac: HOST_MAC };
+    vec![Step::SetRoute(Route { dst: everywhere, target }), Step::SetNeighbour(neighbour)]
 }
 
 fn into_pod(planned: &Planned, pod: &PodKey, traveller: Traveller) -> Path {
@@ -254,7 +269,7 @@ fn into_pod(planned: &Planned, pod: &PodKey, traveller: Traveller) -> Path {
     };
     let place = Place::Pod(pod.clone(), node.clone());
     let what = format!("at {}", traveller.to());
-    let delivered = Hop::new(place, Kind::Delivered, what).at("eth0".into(), mtu).of(objects::pod(pod));
+    let delivered = Hop::new(place, Kind::Delivered, what).at(POD_END.into(), mtu).of(objects::pod(pod));
     let mut traveller = traveller.hop(routed.of(objects::pod(pod)));
     if let Some(link) = planned.link(addr).filter(|link| link.bridge.is_some()) {
         let port = Hop::new(Place::Node(node.clone()), Kind::Routed, format!("out by the port of pod {pod}"));

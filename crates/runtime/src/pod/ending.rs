@@ -4,11 +4,13 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Container;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use super::{
-    probes,
-    worker::{Worker, changed},
+    probes::{self, ProbeKind},
+    worker::{Worker, changed, sleep_until},
 };
 use crate::{
     access::ContainerRef,
@@ -21,6 +23,8 @@ const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 /// A pod that was taken out of the API by force still gets a moment (kubelet's minimum).
 const FORCED_GRACE: Duration = Duration::from_secs(2);
+/// How long an API server that does not answer may hold up an end.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Ends one container.
 struct Stop {
@@ -92,13 +96,14 @@ impl Worker {
         })
     }
 
-    /// Ends the pod: its containers, its network, its directory, its object.
+    /// Ends the pod: its containers, its network, its directory, its object. Until a container has ended it is ready for as long as its
+    /// readiness probe says so, as with kubelets (KEP-1669): who is told to end may answer on, and flows that lead there go on meanwhile.
     pub(super) async fn end(&mut self, gone: bool) {
         self.stopping = true;
         for record in self.records.values_mut() {
             if let Some(run) = &mut record.run {
-                run.probes.clear();
-                run.ready = false;
+                run.probes.retain(|probe| !gone && probe.is_of_readiness());
+                run.ready &= !gone;
             }
         }
         self.publish_now().await;
@@ -117,7 +122,10 @@ impl Worker {
 
     async fn publish_now(&mut self) {
         self.publish_due = None;
-        self.publish().await;
+        if timeout(PATIENCE, self.publish()).await.is_err() {
+            tracing::warn!("status not written: the API server does not answer");
+            self.publish_due = Some(Instant::now());
+        }
     }
 
     async fn end_containers(&mut self, mut gone: bool) -> bool {
@@ -132,7 +140,9 @@ impl Worker {
                 Some(&stop.container.name),
             );
         }
-        let mut stopped = std::pin::pin!(join_all(stops.into_iter().map(|stop| stop.run(deadlines.clone()))));
+        // A task of its own: signals do not wait for an API server that does not answer.
+        let stops = join_all(stops.into_iter().map(|stop| stop.run(deadlines.clone())));
+        let mut stopped = AbortOnDropHandle::new(tokio::spawn(stops.in_current_span()));
         let mut all_asked = false;
         while self.records.values().any(super::runs::Record::running) && self.sandbox.is_some() {
             tokio::select! {
@@ -150,10 +160,23 @@ impl Worker {
                 }
                 () = changed(self.sandbox.as_mut()) => {
                     if self.sandbox.as_ref().is_some_and(|sandbox| *sandbox.state.borrow() == SandboxState::Dead) {
+                        self.lose_running();
                         break;
                     }
                     self.observe().await;
+                    // Each end is shown when it comes: who waits for the others is ready no more.
+                    if !gone {
+                        self.publish().await;
+                    }
                 }
+                Some(outcome) = self.outcomes.1.recv() => {
+                    // What was found before counts no more: nothing is started again.
+                    if outcome.kind == ProbeKind::Readiness {
+                        self.probed(outcome).await;
+                        self.publish().await;
+                    }
+                }
+                () = sleep_until(self.publish_due), if !gone => self.publish().await,
                 _ = &mut stopped, if !all_asked => all_asked = true,
             }
         }

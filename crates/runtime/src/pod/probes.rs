@@ -64,18 +64,28 @@ pub(crate) struct ProbeTarget {
 
 /// A probe that ends with this value.
 #[derive(Debug)]
-pub(crate) struct RunningProbe(JoinHandle<()>);
+pub(crate) struct RunningProbe {
+    kind: ProbeKind,
+    task: JoinHandle<()>,
+}
+
+impl RunningProbe {
+    /// Whether it says for how long its container is to be asked.
+    pub(crate) fn is_of_readiness(&self) -> bool {
+        self.kind == ProbeKind::Readiness
+    }
+}
 
 impl Drop for RunningProbe {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
 /// Starts a probe of a container.
 pub(crate) fn start(target: ProbeTarget, container: &Container, kind: ProbeKind, probe: Probe) -> RunningProbe {
     let ports = named_ports(container);
-    RunningProbe(tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         let seconds = |value: Option<i32>, default: u64| {
             Duration::from_secs(
                 value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default),
@@ -116,7 +126,8 @@ pub(crate) fn start(target: ProbeTarget, container: &Container, kind: ProbeKind,
                 return;
             }
         }
-    }))
+    });
+    RunningProbe { kind, task }
 }
 
 /// The first pause between eager looks at a container that has just started; it doubles.

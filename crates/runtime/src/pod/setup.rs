@@ -21,8 +21,9 @@ use crate::{
     sandbox::{Sandbox, SandboxError, make_directory},
 };
 
-/// How often config maps and secrets in volumes are looked at (kubelet's `syncFrequency` is one minute).
-const REFRESH: Duration = Duration::from_secs(30);
+/// How often config maps and secrets in volumes are looked at (kubelet's `syncFrequency` is one minute). A changed Corefile has to be in force
+/// within 30 s, of which cluster DNS waits up to 7 s for its replicas' sake.
+const REFRESH: Duration = Duration::from_secs(15);
 /// Where a pod's directory has the files that its containers see in `/etc`.
 const ETC: &str = "etc";
 

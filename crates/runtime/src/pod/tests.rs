@@ -8,6 +8,7 @@ use crate::access::{ContainerAccess, ContainerRef, ExecRequest};
 
 mod fixture;
 mod memory_cluster;
+mod readiness;
 mod recovery;
 
 use fixture::Fixture;

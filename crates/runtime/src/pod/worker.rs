@@ -200,6 +200,11 @@ impl Worker {
         if let Err(error) = self.context.sandboxes.tear_down(&self.dir).await {
             tracing::warn!(%error, "what is left of a sandbox could not be undone");
         }
+        self.lose_running();
+    }
+
+    /// Takes down that what still ran has ended, with its pause.
+    pub(super) fn lose_running(&mut self) {
         for (name, record) in &mut self.records {
             if let Some(run) = record.run.as_mut().filter(|run| run.exit.is_none()) {
                 super::runs::lose(&self.dir, name, run);

@@ -18,9 +18,10 @@ const STDBUF: &str = "/usr/libexec/coreutils/libstdbuf.so";
 const EXECUTABLE: &str = "/test";
 
 /// What a cluster and its tests run.
-pub(super) const CLUSTER_PROGRAMS: [&str; 24] = [
+pub(super) const CLUSTER_PROGRAMS: [&str; 25] = [
     "cat",
     "curl",
+    "dig",
     "grep",
     "ip6tables-legacy-restore",
     "ip6tables-legacy-save",

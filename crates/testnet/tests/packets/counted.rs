@@ -8,7 +8,7 @@ mod taps;
 
 use std::{collections::BTreeSet, net::SocketAddr, thread};
 
-use podnet_model::{Dual, Family, proxy};
+use podnet_model::{Dual, Family, NodeName, proxy};
 use podnet_planner::{
     ruleset::walk::Direction,
     services::packet_table::{
@@ -47,6 +47,11 @@ impl Traced {
         Self { clusters: Dual::from_fn(|family| traced::cluster(family, mode)) }
     }
 
+    /// The same where kube-proxy's configuration says more.
+    pub(crate) fn configured(mode: proxy::Mode) -> Self {
+        Self { clusters: Dual::from_fn(|family| traced::cluster_configured(family, mode)) }
+    }
+
     /// Sends the packets of these rows of the node that is under test; what differs, in words. Pings are left out: where they are
     /// counted is not looked at ([`is_connection`]).
     pub(crate) fn differences(&self, lab: &Lab, mode: &dyn Mode, rows: &[&Row]) -> Vec<String> {
@@ -80,6 +85,9 @@ impl Traced {
         };
         let before = if is_from_pod(cluster, row) { BTreeSet::new() } else { approach(lab, row) };
         let arrives = matches!(row.fate, Fate::Arrives(_));
+        let node = cluster.planned(&NodeName::from(row.node));
+        let is_own = node.is_some_and(|planned| planned.addrs.contains(&row.packet.dst));
+        let is_to_itself = row.direction == Direction::FromHost && is_own;
         let mut compared = 0;
         for Sent { ends: (source, to), outcome } in sent {
             let at = match outcome {
@@ -89,7 +97,9 @@ impl Traced {
                 _ => None,
             };
             let protocol = row.packet.protocol;
-            let first = (protocol, *source, *to);
+            // To an address of its own a node sends from that one.
+            let source = if is_to_itself { SocketAddr::new(to.ip(), source.port()) } else { *source };
+            let first = (protocol, source, *to);
             let last = at.map(|sight| (protocol, sight.source, sight.at));
             let counted = seen.points([first].into_iter().chain(last));
             let fits = |path: &&Path| at.is_none_or(|sight| end(row, path) == sight.at);

@@ -168,14 +168,17 @@ fn hold(mode: &dyn Mode, rows: &[Row], often: u32) -> Lab {
     let rows: Vec<Row> = rows.iter().filter(served).cloned().collect();
     let lab = Lab::new(&format!("table-{}", mode.name()));
     let traced = Traced::new(mode.traced_as());
-    let told = judge::on_each_node(&lab, mode, &rows, |own| {
-        let failures = judge::of_node(&lab, mode, own, often);
-        let mut told: Vec<String> = failures.iter().map(ToString::to_string).collect();
-        told.extend(traced.differences(&lab, mode, own));
-        told
-    });
+    let told = judge::on_each_node(&lab, mode, &rows, |own| judged_and_traced(&lab, mode, &traced, own, often));
     assert!(told.is_empty(), "{} faults in {} rows:\n{}", told.len(), rows.len(), told.join("\n"));
     lab
+}
+
+/// What of a node's rows is another than the table or the trace has it, in words.
+fn judged_and_traced(lab: &Lab, mode: &dyn Mode, traced: &Traced, own: &[&Row], often: u32) -> Vec<String> {
+    let failures = judge::of_node(lab, mode, own, often);
+    let mut told: Vec<String> = failures.iter().map(ToString::to_string).collect();
+    told.extend(traced.differences(lab, mode, own));
+    told
 }
 
 /// The rows of a node on which kube-proxy's configuration says more, but those that the mode has not.
@@ -184,7 +187,9 @@ fn hold_otherwise(mut lab: Lab, mode: &dyn Mode, is_there: impl Fn(&Row) -> bool
     lab.add_addrs("node1", &[second, six::six(second)]);
     let rows: Vec<Row> = configured::rows().into_iter().filter(is_there).collect();
     let configs = [configured::config, configured::config_six];
-    let failures = judge::on_each_node_as(configs, &lab, mode, &rows, |own| judge::of_node(&lab, mode, own, often));
-    let told: Vec<String> = failures.iter().map(ToString::to_string).collect();
-    assert!(told.is_empty(), "configured otherwise: {} of {} rows:\n{}", told.len(), rows.len(), told.join("\n"));
+    let traced = Traced::configured(mode.traced_as());
+    let work = |own: &[&Row]| judged_and_traced(&lab, mode, &traced, own, often);
+    let told = judge::on_each_node_as(configs, &lab, mode, &rows, work);
+    let (many, faults) = (told.len(), told.join("\n"));
+    assert!(told.is_empty(), "configured otherwise: {many} faults in {} rows:\n{faults}", rows.len());
 }

@@ -68,7 +68,7 @@ impl Lab {
         let mut changes = self.told.clone();
         changes.extend((1..).zip(&self.nodes).map(|(number, node)| pod(number, node)));
         let facts = (1..).zip(&self.nodes).map(|(number, node)| {
-            let link = || Link { device: LINK.into(), bridge: None };
+            let link = || Link { device: LINK.into(), bridge: None, ports: Vec::new() };
             let links = [node.pod_address, node.pod_address6].map(|addr| (addr, link()));
             let facts = Facts { links: links.into(), ..Facts::new("eth0".into(), 1500, Mode::Nftables) };
             (node_name(number), facts)

@@ -37,7 +37,7 @@ impl Spread {
 }
 
 /// A share by chance, from 0 to less than 1.
-pub(super) fn share() -> f64 {
+pub(in crate::dns) fn share() -> f64 {
     (RandomState::new().hash_one(0) % 1000) as f64 / 1000.0
 }
 

@@ -13,14 +13,14 @@ use super::*;
 
 /// What the API server of a test does.
 #[derive(Clone)]
-struct Played {
+pub(super) struct Played {
     away: Arc<AtomicBool>,
     /// What watches of EndpointSlices are told; none ends all watches.
     told: broadcast::Sender<Option<String>>,
 }
 
 impl Played {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { away: Arc::default(), told: broadcast::channel(16).0 }
     }
 
@@ -29,6 +29,12 @@ impl Played {
         if away {
             let _ = self.told.send(None);
         }
+    }
+
+    /// Tells all watches that the slice has this address now.
+    pub(super) fn moves(&self, addr: &str) {
+        let event = json!({"type": "MODIFIED", "object": slice(addr)}).to_string() + "\n";
+        let _ = self.told.send(Some(event));
     }
 
     fn serves(&self, kind: &'static str, items: Vec<Value>) -> axum::routing::MethodRouter {
@@ -53,7 +59,7 @@ impl Played {
         })
     }
 
-    async fn start(&self) -> SocketAddr {
+    pub(super) async fn start(&self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let meta = |name: &str| json!({"name": name, "namespace": "web", "uid": name, "resourceVersion": "1"});
@@ -61,9 +67,13 @@ impl Played {
             "metadata": meta("db"),
             "spec": {"type": "ClusterIP", "clusterIP": "None", "clusterIPs": ["None"], "ports": []},
         });
+        let outside = json!({
+            "metadata": meta("outside"), "spec": {"type": "ExternalName", "externalName": "harbor.example.com"},
+        });
+        let services = vec![service, web_service(), outside];
         let namespace = json!({"metadata": {"name": "web", "resourceVersion": "1"}});
         let router = Router::new()
-            .route("/api/v1/services", self.serves("ServiceList", vec![service]))
+            .route("/api/v1/services", self.serves("ServiceList", services))
             .route("/api/v1/namespaces", self.serves("NamespaceList", vec![namespace]))
             .route(
                 "/apis/discovery.k8s.io/v1/endpointslices",
@@ -166,10 +176,9 @@ async fn a_watch_event_is_answered_and_how_long_ago_it_happened_is_counted() {
     assert!(!fetch(metrics, "/metrics").await.contains(counted), "a list tells of no change");
     // The watch may not have begun yet.
     let start = Instant::now();
-    let event = json!({"type": "MODIFIED", "object": slice("10.244.9.9")}).to_string() + "\n";
     while dig(port, "db.web.svc.cluster.local A +short").await != "10.244.9.9\n" {
         assert!(start.elapsed() < DEADLINE);
-        let _ = played.told.send(Some(event.clone()));
+        played.moves("10.244.9.9");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     metric_until(metrics, &format!("{counted} 1")).await;
@@ -177,23 +186,32 @@ async fn a_watch_event_is_answered_and_how_long_ago_it_happened_is_counted() {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.connect(("127.0.0.1", port)).await.unwrap();
     let question = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x02db\x03web\x03svc\x07cluster\x05local\0\0\x01\0\x01";
-    let mut took = Vec::new();
-    for last in 10..19 {
-        let event = json!({"type": "MODIFIED", "object": slice(&format!("10.244.9.{last}"))}).to_string() + "\n";
-        let start = Instant::now();
-        played.told.send(Some(event)).unwrap();
-        let mut answer = [0; 512];
-        let mut length = 0;
-        while !answer[..length].ends_with(&[10, 244, 9, last]) {
-            assert!(start.elapsed() < DEADLINE, "10.244.9.{last} is never answered");
-            socket.send(question).await.unwrap();
-            length = tokio::time::timeout(DEADLINE, socket.recv(&mut answer)).await.unwrap().unwrap();
+    // All but one of nine: that may have met a busy machine. It may be busy for all of them, but hardly three times.
+    let is_prompt = |took: &Vec<Duration>| took[took.len() - 2] < Duration::from_millis(100);
+    let mut batches = Vec::new();
+    for batch in 10..13 {
+        let mut took = Vec::new();
+        for last in 10..19 {
+            let addr = format!("10.244.{batch}.{last}");
+            let event = json!({"type": "MODIFIED", "object": slice(&addr)}).to_string() + "\n";
+            let start = Instant::now();
+            played.told.send(Some(event)).unwrap();
+            let mut answer = [0; 512];
+            let mut length = 0;
+            while !answer[..length].ends_with(&[10, 244, batch, last]) {
+                assert!(start.elapsed() < DEADLINE, "{addr} is never answered");
+                socket.send(question).await.unwrap();
+                length = tokio::time::timeout(DEADLINE, socket.recv(&mut answer)).await.unwrap().unwrap();
+            }
+            took.push(start.elapsed());
         }
-        took.push(start.elapsed());
+        took.sort_unstable();
+        batches.push(took);
+        if batches.last().is_some_and(is_prompt) {
+            break;
+        }
     }
-    took.sort_unstable();
-    // What the program itself waits for, each change waits for; some are late where the machine is busy.
-    assert!(took[took.len() / 2] < Duration::from_millis(100), "{took:?}");
+    assert!(batches.last().is_some_and(is_prompt), "{batches:?}");
     process.stop().await;
 }
 

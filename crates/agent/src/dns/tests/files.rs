@@ -100,3 +100,39 @@ async fn of_files_that_are_looked_at_together_those_that_are_right_are_taken_ove
     assert_eq!(dig(port, "ns.c.test A +short").await, "192.0.2.1\n");
     process.stop().await;
 }
+
+/// A zone of which a file tells without saying what it is called.
+const ZONE: &str = "@ 300 IN SOA ns admin 1 3600 600 86400 60\n@ 300 NS ns\nns 300 A 192.0.2.1\n";
+
+#[test]
+fn auto_goes_down_and_follows_no_link_to_a_directory() {
+    let directory = Directory::new("files-below");
+    let zones = directory.0.join("zones");
+    std::fs::create_dir_all(zones.join("below")).unwrap();
+    std::os::unix::fs::symlink(".", zones.join("loop")).unwrap();
+    let zone = directory.write("zones/below/db.a.test", ZONE);
+    // A file that is a link counts, as all do in a mounted ConfigMap.
+    std::os::unix::fs::symlink(&zone, zones.join("db.b.test")).unwrap();
+    let text = format!(".:53 {{\n auto {{\n directory {}\n }}\n}}\n", zones.display());
+    let config = crate::dns::check(&text, "Corefile").config;
+    assert_eq!(config.directories, [zones.clone(), zones.join("below")]);
+    assert_eq!(config.files, [zone, zones.join("db.b.test")]);
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn auto_goes_down_the_directories_of_a_mounted_configmap() {
+    let directory = Directory::new("files-mounted");
+    let zones = directory.0.join("zones");
+    // As kubelet lays it out: a version, a link to the one that holds, and one to each thing in that.
+    std::fs::create_dir_all(zones.join("..v1/org")).unwrap();
+    directory.write("zones/..v1/org/db.c.test", ZONE);
+    for (to, link) in [("..v1", "..data"), ("..data/org", "org")] {
+        std::os::unix::fs::symlink(to, zones.join(link)).unwrap();
+    }
+    let text = format!(".:53 {{\n auto {{\n directory {}\n }}\n}}\n", zones.display());
+    let config = crate::dns::check(&text, "Corefile").config;
+    assert_eq!(config.directories, [zones.clone(), zones.join("org")]);
+    assert_eq!(config.files, [zones.join("org/db.c.test")]);
+    assert_eq!(config.warnings, Vec::<String>::new());
+}

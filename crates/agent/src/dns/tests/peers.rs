@@ -1,9 +1,9 @@
-//! Zones that go to and come from other servers: BIND's and Knot's; answers that BIND's validator believes, and proofs of Knot's that ours
+//! Zones that go to and come from other servers, the cluster's own as well: BIND's and Knot's; answers that BIND's validator believes, and proofs of Knot's that ours
 //! does.
 
 use tokio::process::Child;
 
-use super::*;
+use super::{api::Played, *};
 
 const SECRET: &str = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0";
 
@@ -117,6 +117,56 @@ async fn bind_and_knot_fetch_a_zone_with_a_key_and_hear_of_its_next_version() {
     }
     let change = dig(ours, &format!("-y hmac-sha256:k:{SECRET} example IXFR=1")).await;
     assert!(change.contains("XFR size: 6 records"), "{change}");
+    named.stop().await;
+    knotd.stop().await;
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bind_and_knot_fetch_the_cluster_s_zone_and_follow_its_endpoints() {
+    let directory = Directory::new("cluster-to-peers");
+    let played = Played::new();
+    let api = played.start().await;
+    let (ours, bind, knot) = (free_port().await, free_port().await, free_port().await);
+    let corefile = directory.write(
+        "Corefile",
+        &format!(
+            "cluster.local:{ours} {{\n tsig {{\n  secret k {SECRET}\n  require AXFR IXFR\n }}\n kubernetes cluster.local {{\n  \
+             endpoint http://{api}\n }}\n transfer {{\n  to 127.0.0.1:{bind} 127.0.0.1:{knot}\n  key k\n }}\n}}\n"
+        ),
+    );
+    let process = Process::start(&corefile, None);
+    let db = "db.web.svc.cluster.local A +short";
+    dig_until(ours, db, "10.244.1.2\n").await;
+    let secondary = format!("primaries {{ 127.0.0.1 port {ours} key k; }}; file \"of-bind\";");
+    let named = Peer::bind(&directory, bind, &format!("zone cluster.local {{ type secondary; {secondary} }};\n"));
+    let home = directory.0.display();
+    let zones =
+        format!("zone:\n  - domain: cluster.local\n    master: us\n    acl: by-key\n    file: {home}/of-knot\n");
+    let knotd = Peer::knot(&directory, knot, ours, &zones);
+    for port in [bind, knot] {
+        dig_until(port, db, "10.244.1.2\n").await;
+        for (question, answer) in [
+            ("web.web.svc.cluster.local A", "10.233.0.7\n"),
+            ("_http._tcp.web.web.svc.cluster.local SRV", "0 100 80 web.web.svc.cluster.local.\n"),
+            ("outside.web.svc.cluster.local CNAME", "harbor.example.com.\n"),
+        ] {
+            assert_eq!(dig(port, &format!("{question} +short")).await, answer, "{question} at {port}");
+        }
+    }
+    let start = Instant::now();
+    while dig(ours, db).await != "10.244.9.9\n" {
+        assert!(start.elapsed() < DEADLINE);
+        // The watch may not have begun yet.
+        played.moves("10.244.9.9");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // They look after two hours, or when somebody who has the key tells them to.
+    for port in [bind, knot] {
+        let told = dig(port, &format!("-y hmac-sha256:k:{SECRET} +opcode=notify cluster.local SOA")).await;
+        assert!(told.contains("opcode: NOTIFY, status: NOERROR"), "{told}");
+        dig_until(port, db, "10.244.9.9\n").await;
+    }
     named.stop().await;
     knotd.stop().await;
     process.stop().await;

@@ -12,7 +12,7 @@ use tokio::{
 use super::*;
 use crate::dns::protobuf;
 
-const NAME: &str = "dns.example.org";
+pub(super) const NAME: &str = "dns.example.org";
 
 /// Puts a certificate of its own and its key into a directory.
 pub(super) fn certificate(directory: &Directory, name: &str) {
@@ -22,7 +22,7 @@ pub(super) fn certificate(directory: &Directory, name: &str) {
 }
 
 /// What kdig says of the one name that there is.
-async fn kdig(port: u16, arguments: &[String]) -> String {
+pub(super) async fn kdig(port: u16, arguments: &[String]) -> String {
     let output = Command::new("kdig")
         .args(["@127.0.0.1", "-p", &port.to_string(), "+retry=0", "+timeout=5"])
         .args(arguments)
@@ -33,7 +33,7 @@ async fn kdig(port: u16, arguments: &[String]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-async fn kdig_until(port: u16, arguments: &[String], wanted: &str) -> String {
+pub(super) async fn kdig_until(port: u16, arguments: &[String], wanted: &str) -> String {
     let start = Instant::now();
     loop {
         let said = kdig(port, arguments).await;
@@ -45,7 +45,7 @@ async fn kdig_until(port: u16, arguments: &[String], wanted: &str) -> String {
     }
 }
 
-fn trusting(directory: &Directory, name: &str, how: &str) -> Vec<String> {
+pub(super) fn trusting(directory: &Directory, name: &str, how: &str) -> Vec<String> {
     let authorities = directory.0.join(format!("{name}.pem"));
     vec![how.to_owned(), format!("+tls-ca={}", authorities.display()), format!("+tls-hostname={NAME}")]
 }

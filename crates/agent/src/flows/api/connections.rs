@@ -104,7 +104,7 @@ async fn open(config: &FlowApi, address: SocketAddr) -> io::Result<(Arc<Identity
         key: text(&config.key),
         authorities: text(config.client_ca.path()),
     };
-    let options = TlsOptions { files, client_auth: ClientAuth::VerifyIfGiven, keylog: None };
+    let options = TlsOptions { files, acme: None, client_auth: ClientAuth::VerifyIfGiven, keylog: None };
     Ok((Identity::read(&options, Scheme::Https)?, TcpListener::bind(address).await?))
 }
 

@@ -1,4 +1,4 @@
-//! What a reader is told who was slower than what comes.
+//! What a reader is told who was slower than what comes, or asks for more than is kept.
 
 use k8s_openapi::jiff::Timestamp;
 use podnet_flow::{
@@ -29,6 +29,24 @@ pub(super) fn gaps(
         Numbered { record: RecordId { sequence, missing: true, ..next.clone() }, item: Item::Gap(gap) }
     };
     (first..).zip(shares).map(gap).collect()
+}
+
+/// What tells that of what is asked for since `earliest` some that was before `until` had been forgotten; none where all of that was earlier. Its id is
+/// behind all that is missing, before those of as many gaps as are told besides. How much it was since `earliest` nobody knows.
+pub(super) fn forgotten(
+    (earliest, until): (Timestamp, Timestamp),
+    next: &RecordId,
+    besides: usize,
+) -> Option<Numbered> {
+    if until < earliest {
+        return None;
+    }
+    // Nothing is kept of before.
+    let start = next.began().map_or(earliest, |began| earliest.max(began).min(until));
+    let sequence = next.sequence.saturating_sub(1 + besides as u64);
+    let (node, at) = (next.node.clone(), GapAt::Store);
+    let gap = Gap { start, end: until, node, at, device: None, pod: None, packets: 0, bytes: 0, flows: 0 };
+    Some(Numbered { record: RecordId { sequence, missing: true, ..next.clone() }, item: Item::Gap(gap) })
 }
 
 #[cfg(test)]
@@ -82,6 +100,25 @@ mod tests {
         assert_eq!(told([first(), items()], true), [row("3", "a", 5, 1), row("4", "b", 3, 1)]);
         assert_eq!(told([first(), items()], false), [row("2", "a", 5, 2), row("3", "b", 3, 1), row("4", "c", 0, 1)]);
         assert!(told([first(), vec![flow("a", "update", 6)]], true).is_empty(), "nothing of it was asked for");
+    }
+
+    #[test]
+    fn what_is_not_kept_any_more_of_what_was_asked_for_is_a_gap_from_then_on_or_since_recording_began() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        // It began at the tenth second.
+        let next = RecordId { node: "node1".into(), epoch: 10_000_000, sequence: 7, missing: false };
+        let told = |earliest, until, besides| {
+            let Numbered { record, item } = forgotten((at(earliest), at(until)), &next, besides)?;
+            let Item::Gap(Gap { start, end, at: GapAt::Store, .. }) = item else { panic!("{item:?}") };
+            Some((record.to_string(), start, end))
+        };
+        let id = |sequence: u64| format!("node1/10000000/{sequence}/missing");
+        let row = |sequence, start, until| Some((id(sequence), at(start), at(until)));
+        assert_eq!(told(20, 30, 0), row(6, 20, 30));
+        assert_eq!(told(20, 30, 2), row(4, 20, 30));
+        assert_eq!(told(5, 30, 0), row(6, 10, 30));
+        assert_eq!(told(5, 9, 0), row(6, 9, 9), "it had been counted before");
+        assert_eq!(told(31, 30, 0), None, "nobody asked for it");
     }
 
     #[test]

@@ -293,6 +293,22 @@ async fn who_asks_again_hears_what_they_have_not_heard_and_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_more_than_is_kept_is_told_that_and_when_recording_began() {
+    let lab = Lab::new().await;
+    let now = Timestamp::now();
+    // The first one is forgotten as the second one comes.
+    lab.past.add(&[gap()], now - SignedDuration::from_hours(1));
+    lab.past.add(&[gap()], now);
+    for (query, is_told) in [("since=300", true), ("", false)] {
+        let (status, mut stream) = lab.ask("here", query).await;
+        assert_eq!(status, 200);
+        let text = until_read(&mut stream, "0\r\n\r\n").await;
+        let told = ["\"type\":\"begun\"", "\"at\":\"store\"", "\"at\":\"kernel\""].map(|part| text.contains(part));
+        assert_eq!(told, [is_told, is_told, true], "{query}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_follows_waits_for_an_api_server_that_is_away_and_hears_all() {
     let lab = Lab::new().await;
     let (status, mut following) = lab.ask("here", "follow=true").await;

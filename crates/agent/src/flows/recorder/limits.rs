@@ -1,13 +1,13 @@
-//! What limits of bandwidth and of packets drop at pods' interfaces. The kernel counts it by queue or by address and not by flow: so it is told by
+//! What limits of bandwidth, of packets and of connections drop or refuse at pods' interfaces. The kernel counts it by queue or by address and not by flow: so it is told by
 //! interface.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::collections::HashMap;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use podnet_flow::Direction;
 use podnet_kernel::tc::Dropped;
 
-use crate::flows::senders::Loss;
+use crate::flows::senders::{Counted, Loss};
 
 /// How often it is looked, so that one who goes on beyond a limit is no more than some records in a minute.
 const EVERY: SignedDuration = SignedDuration::from_secs(10);
@@ -22,11 +22,11 @@ pub(super) struct Limits {
 /// Packets, by limit.
 type Counts = HashMap<Limit, u64>;
 
-/// The node's end of a pod's link, where the packets went, and the address whose packet rate it is.
-type Limit = (u32, Direction, Option<IpAddr>);
+/// The node's end of a pod's link, where the packets went, and, where it is no bandwidth, what counts them.
+type Limit = (u32, Direction, Option<Counted>);
 
-const fn limit(Loss { dropped, rate_of }: &Loss) -> Limit {
-    (dropped.device, dropped.direction, *rate_of)
+const fn limit(Loss { dropped, counted }: &Loss) -> Limit {
+    (dropped.device, dropped.direction, *counted)
 }
 
 impl Limits {
@@ -68,7 +68,7 @@ mod tests {
     fn what_was_dropped_is_told_once_with_when_it_was_looked_before() {
         let (ingress, egress) = (Direction::Ingress, Direction::Egress);
         let dropped = |device, direction, packets| Dropped { device, direction, packets };
-        let loss = |device, direction, packets| Loss { dropped: dropped(device, direction, packets), rate_of: None };
+        let loss = |device, direction, packets| Loss { dropped: dropped(device, direction, packets), counted: None };
         let mut limits = Limits::default();
         let mut looks = |second, found: &[Loss]| limits.since_last(found, at(second));
         assert!(looks(0, &[loss(1, ingress, 5), loss(1, egress, 9)]).is_empty(), "nobody asked for it then");
@@ -81,12 +81,12 @@ mod tests {
 
     #[test]
     fn what_several_limits_of_one_pod_drop_is_one_sum_though_one_of_them_begins_anew() {
-        let loss = |packets, rate_of: Option<&str>| Loss {
+        let loss = |packets, set: Option<&'static str>| Loss {
             dropped: Dropped { device: 1, direction: Direction::Egress, packets },
-            rate_of: rate_of.map(|addr| addr.parse().unwrap()),
+            counted: set.map(|set| (set, "10.0.0.1".parse().unwrap())),
         };
-        let all = |[bandwidth, v4, v6]: [u64; 3]| {
-            [loss(bandwidth, None), loss(v4, Some("10.0.0.1")), loss(v6, Some("fd00::1"))]
+        let all = |[bandwidth, lost, refused]: [u64; 3]| {
+            [loss(bandwidth, None), loss(lost, Some("lost-from")), loss(refused, Some("refused-from"))]
         };
         let mut limits = Limits::default();
         limits.since_last(&all([100, 50, 0]), at(0));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use podnet_model::ServiceKey;
 use podnet_planner::services::Conflict;
 
-use crate::proxy::mode::Unserved;
+use crate::proxy::mode::{NOT_SERVED, Unserved};
 
 /// So many are named; a NodePort may be at hundreds of addresses.
 const NAMED: usize = 3;
@@ -27,7 +27,8 @@ pub(super) fn unserved(conflicts: &[Conflict]) -> BTreeSet<Unserved> {
             "{frontends} is not this Service's: {winners} asks for the same, and has it, as a ClusterIP comes before any other address \
              and the older Service before the younger; give one of them another address or port"
         );
-        Unserved { service: loser.clone(), message, fact: Some(format!("contested {frontends}")) }
+        let fact = Some(format!("contested {frontends}"));
+        Unserved { service: loser.clone(), reason: NOT_SERVED, message: message.into(), fact }
     };
     lost.into_iter().map(told).collect()
 }

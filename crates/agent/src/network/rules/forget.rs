@@ -17,8 +17,9 @@ const FORGET_AGAIN: Duration = Duration::from_secs(10);
 
 impl ClusterRules {
     /// Makes connection tracking forget the UDP connections that lead where nothing leads any more, now that the rules are in force: what
-    /// vanished since the last time, and, where nothing is known of what was before, all that lead elsewhere than they have to. Of frontends
-    /// that are no Service's any more all that is translated is forgotten, also what an agent before this one led: what is not translated is
+    /// vanished since the last time, and, where nothing is known of what was before, all that lead elsewhere than they have to. Those to an
+    /// endpoint that answers are none of these, be it that it ends or that nothing leads there any more: they go on where connection tracking is
+    /// what leads them, in modes nftables and iptables and what comes to rules in mode ebpf. Of frontends that are no Service's any more all that is translated is forgotten, also what an agent before this one led: what is not translated is
     /// none of them. What follows closely is forgotten together.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use podnet_model::{Dual, Family, ServiceKey};
 
 use super::{ClusterRules, contested};
-use crate::proxy::mode::Unserved;
+use crate::proxy::mode::{NOT_SERVED, Unserved};
 
 impl ClusterRules {
     /// What of Services the mode cannot serve on this node.
@@ -33,5 +33,6 @@ fn stranger((service, addr): (&ServiceKey, IpAddr)) -> Unserved {
         "status.loadBalancer.ingress has {addr}, which lies in no IPAddressPool: nodes do not serve it. Make a pool that contains it, or name \
          the controller that gave it in spec.loadBalancerClass"
     );
-    Unserved { service: service.clone(), message, fact: Some(format!("stranger {addr}")) }
+    let fact = Some(format!("stranger {addr}"));
+    Unserved { service: service.clone(), reason: NOT_SERVED, message: message.into(), fact }
 }

@@ -67,6 +67,7 @@ mod tests {
                 outside: backends,
                 keeps_source: true,
                 affinity: None,
+                lasting: Arc::default(),
                 sources: None,
             })
         };

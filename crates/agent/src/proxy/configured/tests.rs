@@ -1,6 +1,7 @@
 use kube::{Client, client::Body};
 
 use super::*;
+use crate::proxy::mode::NOT_SERVED;
 
 fn configured() -> Configured {
     let service = tower::service_fn(|_: http::Request<Body>| async {
@@ -107,7 +108,8 @@ async fn what_no_node_serves_is_an_event_of_those_nodes_to_which_it_falls_and_on
     let mut configured = Configured::new("node1".into(), false, Capabilities::default(), Told::new(), complaints);
     let fault = |name: &str| Unserved {
         service: ServiceKey::new("shop", name),
-        message: "it is another's".to_owned(),
+        reason: NOT_SERVED,
+        message: "it is another's".into(),
         fact: Some("contested".to_owned()),
     };
     let falls = |service: &ServiceKey| *service.name != *"elsewhere";

@@ -9,14 +9,14 @@ use podnet_planner::{
     services::{Services, ipvs::Ipvs as Renderer},
 };
 
-use super::super::mode::Unserved;
+use super::super::mode::{NOT_SERVED, Unserved};
 
 /// What is told of a Service of whose affinity the timeout does not count for the node and its pods.
 pub(super) fn without_timeout(service: &ServiceKey) -> Unserved {
     let message = "sessionAffinity and a traffic policy Local: in mode ipvs the node itself and its pods come to one endpoint by their address at \
                    NodePorts and at addresses of load balancers, with the scheduler mh instead of the configured one and without a timeout; \
                    clients from outside, and all at the ClusterIP, have both";
-    Unserved { service: service.clone(), message: message.to_owned(), fact: None }
+    Unserved { service: service.clone(), reason: "AffinityWithoutTimeout", message: message.into(), fact: None }
 }
 
 /// Those that are wanted, and whose they are. They are tried again whenever all is compared.
@@ -60,7 +60,8 @@ impl Refused {
         let refused = self.reals.iter().map(|((_, at), service)| (service, at));
         let told = left_out.chain(refused).map(|(service, at)| Unserved {
             service: service.clone(),
-            message: format!("its endpoint {at} gets no connections: mode ipvs takes unicast addresses alone"),
+            reason: NOT_SERVED,
+            message: format!("its endpoint {at} gets no connections: mode ipvs takes unicast addresses alone").into(),
             fact: None,
         });
         told.collect()

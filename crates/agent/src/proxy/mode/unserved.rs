@@ -1,16 +1,21 @@
 //! What of Services is not served, as it is told.
 
-use std::cmp::Ordering;
+use std::{borrow::Cow, cmp::Ordering};
 
 use podnet_model::ServiceKey;
 
-/// Something that is not served.
+/// The reason of events of what is not served at all.
+pub const NOT_SERVED: &str = "NotServed";
+
+/// Something that is not served, or otherwise than the Service asks.
 #[derive(Clone, Debug)]
 pub struct Unserved {
     /// Whose it is.
     pub service: ServiceKey,
+    /// That of the event: one word in camel case.
+    pub reason: &'static str,
     /// What it is and why, and what helps.
-    pub message: String,
+    pub message: Cow<'static, str>,
     /// For what is so on every node: what it is, in words that stay the same while it is so. None for what is this node's.
     pub fact: Option<String>,
 }

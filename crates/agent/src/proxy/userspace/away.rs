@@ -33,7 +33,7 @@ use super::{
     server::{Here, Server},
     wire::{self, Purpose, Reply, Request, State},
 };
-use crate::proxy::mode::{RulesError, Unserved};
+use crate::proxy::mode::{NOT_SERVED, RulesError, Unserved};
 
 /// How long a program may take for one answer: ten thousand sockets are opened in a second or two.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -282,7 +282,8 @@ impl Server for Away {
     fn refused(&self) -> BTreeSet<Unserved> {
         let unserved = |(service, message): &(ServiceKey, String)| Unserved {
             service: service.clone(),
-            message: message.clone(),
+            reason: NOT_SERVED,
+            message: message.clone().into(),
             fact: None,
         };
         self.state.refused.iter().filter(|_| self.serves).map(unserved).collect()

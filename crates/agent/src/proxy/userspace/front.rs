@@ -65,18 +65,13 @@ impl Front {
         Self { chooser: Mutex::new(chooser.remembering(self.key.protocol, memories)), ..self }
     }
 
-    /// Something else is done from now on. Flows whose backend does not serve their client any more come to another one with the next datagram.
+    /// Something else is done from now on. Flows whose backend answers no more come to another one with the next datagram. Those to one that ends
+    /// and answers still go on, and so do those to one that new flows of their client do not come to any more.
     pub(super) fn serve(&self, guard: Guard, serving: &Arc<Serving>) {
         *lock(&self.guard) = guard;
         lock(&self.chooser).serve(serving.clone());
-        let sides =
-            [&serving.inside, &serving.outside].map(|side| side.slots().iter().map(|backend| backend.at).collect());
-        let [inside, outside]: [HashSet<BackendAddress>; 2] = sides;
-        let insiders = self.insiders();
-        self.flows().of.retain(|client, flow| {
-            let side = if self.is_inside(client.ip(), &insiders) { &inside } else { &outside };
-            side.contains(&flow.at)
-        });
+        let answering: HashSet<BackendAddress> = serving.answering().map(|backend| backend.at).collect();
+        self.flows().of.retain(|_, flow| answering.contains(&flow.at));
     }
 
     fn insiders(&self) -> Arc<BTreeSet<IpAddr>> {

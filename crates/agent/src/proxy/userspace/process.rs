@@ -280,7 +280,7 @@ impl Seat {
     }
 
     fn state(&self, done: Result<Option<String>, RulesError>) -> Reply {
-        let told = |unserved: Unserved| (unserved.service, unserved.message);
+        let told = |unserved: Unserved| (unserved.service, unserved.message.into_owned());
         match done {
             Ok(damage) => Reply::Done(State {
                 is_refused: self.here.is_refused(),

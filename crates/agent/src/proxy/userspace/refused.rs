@@ -11,7 +11,7 @@ use podnet_planner::{
 };
 use rustix::io::Errno;
 
-use crate::proxy::mode::Unserved;
+use crate::proxy::mode::{NOT_SERVED, Unserved};
 
 /// A frontend that cannot be listened at.
 #[derive(Debug)]
@@ -24,7 +24,8 @@ pub(super) struct Refused {
 pub(super) fn told(refused: &BTreeMap<FrontendKey, Refused>) -> BTreeSet<Unserved> {
     let of = |(key, refused): (&FrontendKey, &Refused), why: String| Unserved {
         service: refused.front.serving.service.clone(),
-        message: format!("{key} is not served: {why}"),
+        reason: NOT_SERVED,
+        message: format!("{key} is not served: {why}").into(),
         fact: None,
     };
     // Too few files are a matter of the node, and told once.

@@ -13,7 +13,7 @@ use podnet_model::{
     Change, ClusterIp, Endpoint, EndpointSlice, NodeAddr, NodePort, PodAddr, Protocol, Service, ServiceKey,
     ServicePort, SliceKey, TargetPort,
     endpoints::EndpointPort,
-    service::{Port, ServiceKind},
+    service::{Port, ServiceKind, TrafficPolicy},
 };
 use podnet_planner::services::ServicesConfig;
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -389,6 +389,25 @@ fn what_others_have_or_nobody_can_is_told_and_damage_is_mended() {
         "{before}"
     );
     assert!(before.contains("10.96.0.10:53/SCTP is not served: mode userspace has no SCTP"), "{before}");
+    // Of a Service that wants clients' addresses kept it is told once, whatever it is at, and no more where it does not.
+    for (external_policy, times) in [(TrafficPolicy::Local, 1), (TrafficPolicy::Cluster, 0)] {
+        let key = ServiceKey::new("default", "local");
+        let kind = ServiceKind::Virtual { cluster_ips: vec![ClusterIp("10.96.0.11".parse().unwrap())] };
+        let ports = ["a", "b"].map(|name| Port {
+            name: name.into(),
+            protocol: Protocol::Tcp,
+            port: ServicePort(if name == "a" { 80 } else { 81 }),
+            node_port: None,
+        });
+        let external_ips = vec!["203.0.113.6".parse().unwrap()];
+        let service = Service::new(key.clone(), kind, ports.to_vec());
+        scene.learn(&Change::Service(key.clone(), Some(Service { external_ips, external_policy, ..service })));
+        scene.rules.edit(&scene.services, &mut scene.datapath).unwrap();
+        let hiding = scene.rules.unserved().into_iter().filter(|told| told.message.contains("externalTrafficPolicy"));
+        let whose: Vec<_> = hiding.map(|told| (told.service, told.reason)).collect();
+        // It is served.
+        assert_eq!(whose, vec![(key, "SourceHidden"); times]);
+    }
     // The rest is served.
     echo(&mut scene.connect(SERVICE, 53).unwrap(), &mut backend.accept());
     drop(other);

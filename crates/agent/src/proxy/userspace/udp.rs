@@ -240,12 +240,15 @@ mod tests {
         assert!(older.left() > IDLE);
     }
 
-    fn side(to: &[SocketAddr]) -> Backends {
-        let at = |to: &SocketAddr| BackendAddress { addr: to.ip(), port: to.port() };
-        Backends::Of(to.iter().map(|to| Backend { at: at(to), local: true, terminating: false }).collect())
+    fn backend(to: &SocketAddr) -> Backend {
+        Backend { at: BackendAddress { addr: to.ip(), port: to.port() }, local: true, terminating: false }
     }
 
-    fn serving(inside: &[SocketAddr], outside: &[SocketAddr]) -> Arc<Serving> {
+    fn side(to: &[SocketAddr]) -> Backends {
+        Backends::Of(to.iter().map(backend).collect())
+    }
+
+    fn serving(inside: &[SocketAddr], outside: &[SocketAddr], lasting: &[SocketAddr]) -> Arc<Serving> {
         Arc::new(Serving {
             service: ServiceKey::new("default", "web"),
             port: "u".into(),
@@ -254,6 +257,7 @@ mod tests {
             outside: side(outside),
             keeps_source: false,
             affinity: None,
+            lasting: lasting.iter().map(backend).collect(),
             sources: None,
         })
     }
@@ -262,7 +266,7 @@ mod tests {
 
     fn front(at: SocketAddr, to: SocketAddr, insiders: Insiders) -> Arc<Front> {
         let key = FrontendKey { addr: at.ip(), protocol: Protocol::Udp, port: at.port() };
-        Arc::new(Front::new(key, EVERYBODY, serving(&[to], &[to]), insiders))
+        Arc::new(Front::new(key, EVERYBODY, serving(&[to], &[to], &[]), insiders))
     }
 
     /// On one thread, in a namespace with an address.
@@ -279,11 +283,11 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_ends_where_its_backend_serves_its_client_no_more() {
+    fn a_flow_ends_where_its_backend_answers_no_more_and_not_where_others_are_chosen() {
         alone(async {
             let at = |text: &str| text.parse::<SocketAddr>().unwrap();
             let [here, there] = ["198.51.100.1:9", "198.51.100.2:9"].map(at);
-            let [pod, stranger] = ["10.0.0.1:9", "10.0.0.2:9"].map(at);
+            let [pod, stranger, newcomer] = ["10.0.0.1:9", "10.0.0.2:9", "10.0.0.3:9"].map(at);
             let insiders = Insiders::default();
             *insiders.write().unwrap() = Arc::new([pod.ip()].into());
             let front = front(at("192.0.2.1:9"), there, insiders);
@@ -292,11 +296,21 @@ mod tests {
             for client in [pod, stranger] {
                 assert!(flow(client, &socket, &front, &room).unwrap().unwrap().1);
             }
-            front.serve(EVERYBODY, &serving(&[here, there], &[there]));
+            front.serve(EVERYBODY, &serving(&[here, there], &[there], &[]));
             assert_eq!(front.flows().of.len(), 2);
             // As when the policy for clients inside becomes Local.
-            front.serve(EVERYBODY, &serving(&[here], &[here, there]));
-            assert_eq!(front.flows().of.keys().collect::<Vec<_>>(), [&stranger]);
+            front.serve(EVERYBODY, &serving(&[here], &[here, there], &[]));
+            assert_eq!(front.flows().of.len(), 2);
+            // It ends: what is asked is answered still, and who comes anew comes to another one.
+            front.serve(EVERYBODY, &serving(&[here], &[here], &[there]));
+            let (kept, is_new) = flow(pod, &socket, &front, &room).unwrap().unwrap();
+            assert!(!is_new && kept.peer_addr().unwrap() == there);
+            assert_eq!(front.flows().of.len(), 2);
+            let (other, is_new) = flow(newcomer, &socket, &front, &room).unwrap().unwrap();
+            assert!(is_new && other.peer_addr().unwrap() == here);
+            // It is gone.
+            front.serve(EVERYBODY, &serving(&[here], &[here], &[]));
+            assert_eq!(front.flows().of.keys().collect::<Vec<_>>(), [&newcomer]);
         });
     }
 

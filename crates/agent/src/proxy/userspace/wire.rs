@@ -22,7 +22,7 @@ use super::{
 };
 
 /// The version of what is said, and of who says it: a program is not older than its agent.
-pub(super) const VERSION: &str = concat!("2 of podnet ", env!("CARGO_PKG_VERSION"));
+pub(super) const VERSION: &str = concat!("3 of podnet ", env!("CARGO_PKG_VERSION"));
 /// The largest frame: a piece of work is smaller, and so is the list of all connections that there may be.
 const LARGEST: usize = 32 << 20;
 /// A piece has so many backends and ranges at most, of about 100 bytes each, or one frontend.
@@ -185,7 +185,8 @@ fn size_of(front: &Option<Front>) -> usize {
     };
     let serving = &front.serving;
     let sources = serving.sources.as_ref().map_or(0, |sources| sources.len());
-    1 + serving.inside.slots().len() + serving.outside.slots().len() + ranges + sources
+    let backends = serving.inside.slots().len() + serving.outside.slots().len() + serving.lasting.len();
+    1 + backends + ranges + sources
 }
 
 /// Work that comes in pieces.

@@ -33,6 +33,9 @@ const RENEWED: [(usize, i64); 4] = [(0, 450_456), (1, 810_456), (0, 1_770_456), 
 const DOWN: i64 = 2_300;
 /// What is told so near to that may be told later than the other node waits for it.
 const DISTURBED: i64 = 10_000;
+/// So long a node's end of a flow may still be held once it is known: the other node is asked whether anything came for 6 s, and about what both counted for 15 s
+/// (`podnet_flow::joint`), and both read every second.
+const HELD: i64 = 30_000;
 
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(1_700_000_000_000 + millis).unwrap()
@@ -123,18 +126,18 @@ fn is_told_as_it_was(world: &World, records: &[Arc<Record>]) {
         *told.entry((words, [uid(&record.source), uid(&record.destination)], packets)).or_default() += 1;
     }
     for line in &world.script {
-        // Of what the lost node alone counted, nobody can tell the end.
-        let teller = line.from.0.place().or(line.to.0.place()).unwrap().0;
+        // Of what the lost node alone counted, and had not told by then, nobody can tell the end.
+        let may_be_untold = may_be_untold(line);
         let witness = line.to.0.place().is_some_and(|(node, _)| node != LOST.0);
         let as_asked = told_as(line, line.class, line.from.1, line.asked.map(|(at, _)| at));
-        let as_seen = (teller == LOST.0 && witness).then(|| as_seen(line));
+        let as_seen = (may_be_untold && witness).then(|| as_seen(line));
         let what =
             if told.get(&as_asked).is_some_and(|left| *left > 0) { as_asked } else { as_seen.unwrap_or(as_asked) };
         let left = told.get_mut(&what).map(|left| {
             *left -= 1;
             *left
         });
-        let may_be_missing = teller == LOST.0 && !witness;
+        let may_be_missing = may_be_untold && !witness;
         let as_told = || {
             records.iter().filter(|record| record.source.at() == line.from.1 && record.destination.at() == line.to.1)
         };
@@ -154,6 +157,21 @@ fn is_told_as_it_was(world: &World, records: &[Arc<Record>]) {
     assert!(records.iter().any(|record| record.reporter == Reporter::Destination && record.is_secondary()));
 }
 
+/// Whether the node that was to tell a flow may have been lost before it told the end: of what was under way, and of what ended shortly before.
+fn may_be_untold(line: &Line) -> bool {
+    let (teller, _) = line.from.0.place().or(line.to.0.place()).unwrap();
+    teller == LOST.0 && (!line.is_over || line.last + silence(line.transport) + HELD >= LOST.1)
+}
+
+/// How long after the last packet of a flow its end is known: TCP says so.
+fn silence(transport: Transport) -> i64 {
+    match transport {
+        Transport::TCP => 1000,
+        Transport::UDP => 60_000,
+        _ => 30_000,
+    }
+}
+
 /// Each class in both families, and in each of these every protocol; Services are asked at ports, so by no echo.
 fn all_that_there_is_was_in_the_script(world: &World) {
     let (mut classes, mut protocols) = (BTreeMap::new(), BTreeMap::new());
@@ -168,12 +186,7 @@ fn all_that_there_is_was_in_the_script(world: &World) {
 
 /// Whether the agent of one of these nodes was away at about the time at which it was to tell the end of a flow, by its last packet.
 fn is_disturbed(nodes: [Option<usize>; 2], last: i64, transport: Transport) -> bool {
-    let told = last
-        + match transport {
-            Transport::TCP => 1000,
-            Transport::UDP => 60_000,
-            _ => 30_000,
-        };
+    let told = last + silence(transport);
     RENEWED.iter().any(|(node, when)| nodes.contains(&Some(*node)) && (told - when).abs() < DISTURBED)
 }
 

@@ -38,6 +38,29 @@ fn each_flow_is_there_once_in_the_order_of_time() {
 }
 
 #[test]
+fn who_follows_behind_the_last_ones_is_told_so_many_of_those_that_are_wanted_and_then_what_comes() {
+    let told = |term: &str, number| {
+        let outcome = Filter { wanted: vec![term.parse().unwrap()], ..Filter::default() };
+        let mut merge = merge(&["node1", "node2"], true).picking(outcome);
+        let mut held = Held::default();
+        let mut hear = |held: &mut Held, id, second, reporter| {
+            let heard = Heard::Item(flow(id, second, "end", reporter, "pod-pod-other-node"));
+            held.add(merge.hear(heard, Timestamp::UNIX_EPOCH), Timestamp::UNIX_EPOCH);
+        };
+        [(1, 9), (2, 3), (3, 6)].into_iter().for_each(|(id, second)| hear(&mut held, id, second, "source"));
+        // It is told by the source's node already.
+        hear(&mut held, 4, 9, "destination");
+        let mut held = merge.latest(held, number);
+        let heard = Heard::Item(flow(5, 12, "end", "source", "pod-pod-other-node"));
+        held.add(merge.hear(heard, Timestamp::UNIX_EPOCH), Timestamp::UNIX_EPOCH);
+        held.all().iter().map(|item| item.at().strftime("%S").to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(told("verdict=forwarded", 2), ["06", "09", "12"]);
+    assert_eq!(told("verdict=forwarded", 9), ["03", "06", "09", "12"]);
+    assert_eq!(told("verdict=dropped", 2), ["12"], "what comes is asked about as it is told");
+}
+
+#[test]
 fn what_the_sources_node_tells_is_left_out_of_what_the_others_does_unless_that_node_is_silent() {
     let mut merge = merge(&["node1", "node2"], true);
     let secondary = || flow(1, 1, "end", "destination", "pod-pod-other-node");

@@ -6,14 +6,20 @@ use crate::forwarding::lab;
 /// Of the table that no kernel here has.
 const NO_TABLE: &str = "there is no table podnet that does anything";
 
-/// What is found where these tell.
+/// What is found where these tell, and the pods of those who do are looked into.
 fn compared(told: [Result<Told, String>; 2]) -> Compared {
+    let pods = (1..).zip(&told).filter(|(_, told)| told.is_ok()).map(|(number, _)| lab::inside(number)).collect();
+    with_pods(told, pods)
+}
+
+/// The same where these are the pods that are looked into.
+fn with_pods(told: [Result<Told, String>; 2], pods: Vec<(PodKey, Snapshot)>) -> Compared {
     let mut state = lab::state();
     let known =
         (1..).zip(&told).filter_map(|(number, told)| Some((lab::node(number), told.as_ref().ok()?.facts.clone())));
     state.learn(known.collect());
     let trace = lab::follow(&state).unwrap();
-    let kernels = Kernels::told((1..).map(lab::node).zip(told));
+    let kernels = Kernels::told((1..).map(lab::node).zip(told)).with(pods);
     compare(&state, &trace, &kernels)
 }
 
@@ -63,11 +69,48 @@ fn each_thing_that_is_missing_or_another_is_named() {
 }
 
 #[test]
+fn what_is_another_inside_of_a_pod_is_named_and_nobody_is_said_to_mend_it() {
+    type Fault = fn(&mut Snapshot);
+    let faults: [(Fault, &str); 5] = [
+        (
+            |kernel| kernel.routes.clear(),
+            "in pod default/p1: the route to 0.0.0.0/0 should go to eth0 via 169.254.1.1: there is none",
+        ),
+        (
+            |kernel| kernel.neighbours.clear(),
+            "in pod default/p1: the neighbour 169.254.1.1 on eth0 should be ee:ee:ee:ee:ee:ee: there is none",
+        ),
+        (|kernel| kernel.devices.clear(), "in pod default/p1: there is no device eth0"),
+        (|kernel| kernel.devices[0].is_up = false, "in pod default/p1: device eth0 is down"),
+        (|kernel| kernel.devices[0].mtu = 900, "in pod default/p1: device eth0 has MTU 900 and not 8950"),
+    ];
+    for (fault, words) in faults {
+        let (key, mut inside) = lab::inside(1);
+        fault(&mut inside);
+        let compared = with_pods([1, 2].map(|number| Ok(lab::told(number))), vec![(key, inside), lab::inside(2)]);
+        let named: Vec<&Remark> = compared.found.iter().filter(|one| one.what != NO_TABLE).collect();
+        assert!(matches!(named[..], [one] if one.what == words && one.node == lab::node(1)), "{words}: {named:?}");
+        assert!(named[0].remedy().contains("kubectl delete pod p1 -n default"), "{}", named[0].remedy());
+    }
+}
+
+#[test]
+fn of_pods_that_nobody_tells_of_it_is_said_that_not_all_was_compared() {
+    let compared = with_pods([1, 2].map(|number| Ok(lab::told(number))), vec![lab::inside(2)]);
+    let lines: Vec<String> = compared.lines().collect();
+    assert_eq!(lines, ["not compared on node node1: what is inside of pod default/p1: it was not asked"]);
+    assert!(compared.closed.iter().eq([&lab::inside(1).0]));
+    let nothing = Compared { found: Vec::new(), ..compared };
+    assert!(nothing.failure().is_some_and(|failure| failure.sentence().contains("not all was compared")));
+}
+
+#[test]
 fn of_a_node_that_nobody_tells_of_that_is_said_and_the_others_are_compared() {
     let compared = compared([Ok(lab::told(1)), Err("its agent does not answer".to_owned())]);
     assert_eq!(remarks(&compared), [("node1", NO_TABLE)]);
     let lines: Vec<String> = compared.lines().collect();
-    assert_eq!(lines, ["node node2 was not compared: its agent does not answer"]);
+    let pod = "not compared on node node2: what is inside of pod default/p2: it was not asked";
+    assert_eq!(lines, ["node node2 was not compared: its agent does not answer", pod]);
     let nothing = Compared { found: Vec::new(), ..compared };
     assert!(nothing.failure().is_some_and(|failure| failure.sentence().contains("not all was compared")));
     assert!(Compared::default().failure().is_none());

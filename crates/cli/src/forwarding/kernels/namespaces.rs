@@ -6,27 +6,30 @@ use podnet_kernel::{
     netns::NetNs,
     snapshot::{MOST_ELEMENTS, Snapshot, Told, served::Served},
 };
-use podnet_model::{LinkName, NodeName, errors::chain, proxy::Mode};
+use podnet_model::{LinkName, NodeName, PodKey, errors::chain, proxy::Mode};
 
-use super::{Answer, Source};
+use super::{Answer, Source, Wanted, pods};
 use crate::{forwarding::state::State, layout};
 
 /// The namespaces that are here.
 pub(super) struct Namespaces;
 
 impl Source for Namespaces {
-    fn ask(&self, state: &State, nodes: &BTreeSet<NodeName>) -> Vec<Answer> {
-        let answer = |node: &NodeName| {
+    fn ask(&self, state: &State, wanted: &Wanted) -> Vec<Answer> {
+        let answer = |(node, inside): (&NodeName, &BTreeSet<PodKey>)| {
             let (netns, planned) = (state.here.get(node)?, state.cluster.planned(node)?);
             let cgroup = Path::new(layout::CGROUP).join(node.as_str());
             let kernel = look(netns, &planned.overlay.config().vxlan_names(), planned.facts.mode, &cgroup);
-            let told = |kernel| Told { facts: planned.facts.clone(), is_configured_alone: false, kernel };
+            let told = |kernel| {
+                let pods = inside.iter().map(|pod| (pod.clone(), pods::look(state, pod))).collect();
+                Told { facts: planned.facts.clone(), is_configured_alone: false, kernel, pods }
+            };
             Some((
                 node.clone(),
                 kernel.map(told).map_err(|error| format!("cannot look into its network: {}", chain(&*error))),
             ))
         };
-        nodes.iter().filter_map(answer).collect()
+        wanted.iter().filter_map(answer).collect()
     }
 }
 

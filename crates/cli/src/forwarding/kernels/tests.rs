@@ -9,18 +9,21 @@ use crate::forwarding::lab;
 struct Teller {
     says: Vec<Answer>,
     asked: RefCell<Vec<Vec<String>>>,
+    /// The pods that were asked for, each time.
+    inside: RefCell<Vec<Vec<PodKey>>>,
 }
 
 impl Teller {
     fn new(says: Vec<Answer>) -> Self {
-        Self { says, asked: RefCell::default() }
+        Self { says, asked: RefCell::default(), inside: RefCell::default() }
     }
 }
 
 impl Source for Teller {
-    fn ask(&self, _: &State, nodes: &BTreeSet<NodeName>) -> Vec<Answer> {
-        self.asked.borrow_mut().push(nodes.iter().map(ToString::to_string).collect());
-        self.says.iter().filter(|(node, _)| nodes.contains(node)).cloned().collect()
+    fn ask(&self, _: &State, wanted: &Wanted) -> Vec<Answer> {
+        self.asked.borrow_mut().push(wanted.keys().map(ToString::to_string).collect());
+        self.inside.borrow_mut().push(wanted.values().flatten().cloned().collect());
+        self.says.iter().filter(|(node, _)| wanted.contains_key(node)).cloned().collect()
     }
 }
 
@@ -71,12 +74,57 @@ fn what_one_cannot_tell_the_next_is_asked_and_the_first_reason_stands() {
 #[test]
 fn of_many_nodes_so_many_are_asked_and_the_others_are_told_so() {
     let (teller, mut kernels) = (Teller::new(Vec::new()), Kernels::default());
-    let nodes: BTreeSet<NodeName> = (100..200).map(lab::node).collect();
+    let nodes: Wanted = (100..200).map(|number| (lab::node(number), BTreeSet::new())).collect();
     kernels.ask(&lab::state(), &nodes, &[&teller]);
     assert_eq!(teller.asked.borrow()[0].len(), MOST);
     let last = kernels.why_not(&lab::node(199));
     assert!(last.contains("more than 64 nodes"), "{last}");
     assert_eq!(kernels.why_not(&lab::node(100)), "nobody can tell of it");
-    kernels.ask(&lab::state(), &[lab::node(1)].into(), &[&teller]);
+    kernels.ask(&lab::state(), &[(lab::node(1), BTreeSet::new())].into(), &[&teller]);
     assert_eq!(teller.asked.borrow()[1].len(), 0);
+}
+
+#[test]
+fn pods_are_asked_for_with_their_nodes_of_which_each_is_believed_of_its_own_alone() {
+    let ((near, inside), (far, _)) = (lab::inside(1), lab::inside(2));
+    let mut first = lab::told(1);
+    first.pods = vec![(near.clone(), Ok(inside.clone())), (far.clone(), Ok(inside.clone()))];
+    let teller = Teller::new(vec![(lab::node(1), Ok(first)), told(2)]);
+    let (_, kernels) = settle(&mut lab::state(), &[&teller], lab::follow).unwrap();
+    assert_eq!(*teller.inside.borrow(), [[near.clone(), far.clone()]]);
+    assert_eq!((kernels.inside(&near), kernels.inside(&far)), (Ok(&inside), Err(UNTOLD)));
+    // Of a node that is not told of its pods are not either, for its reason.
+    let teller = Teller::new(vec![told(1), silent(2, "refused")]);
+    let (_, kernels) = settle(&mut lab::state(), &[&teller], lab::follow).unwrap();
+    assert_eq!((kernels.inside(&near), kernels.inside(&far)), (Err(UNTOLD), Err("refused")));
+}
+
+#[test]
+fn of_many_pods_so_many_are_asked_for_and_of_the_others_that_is_said() {
+    let like = |number| -> Answer { (lab::node(number), Ok(lab::told(1))) };
+    let (teller, mut kernels) = (Teller::new([1, 2, 3].map(like).into()), Kernels::default());
+    let pod = |node: u8, number: u8| PodKey::new("default", &format!("{node}-{number:02}"));
+    let of = |node: u8| (lab::node(node), (0..40).map(|number| pod(node, number)).collect::<BTreeSet<_>>());
+    kernels.ask(&lab::state(), &[of(1), of(2), of(3)].into(), &[&teller]);
+    let asked = teller.inside.borrow()[0].len();
+    assert_eq!((asked, MOST_PODS), (MOST, MOST / 2));
+    assert_eq!(kernels.inside(&pod(1, 31)), Err(UNTOLD));
+    for left in [pod(1, 32), pod(3, 0)] {
+        assert!(kernels.inside(&left).is_err_and(|why| why.contains("no more than 64 pods")), "{left}");
+    }
+}
+
+#[test]
+fn a_pod_that_comes_to_the_way_later_is_asked_for_then_and_what_is_told_of_its_node_stays() {
+    let ((near, inside), (far, _)) = (lab::inside(1), lab::inside(2));
+    let mut first = lab::told(1);
+    first.pods = vec![(near.clone(), Ok(inside.clone()))];
+    let (teller, mut kernels) = (Teller::new(vec![(lab::node(1), Ok(first))]), Kernels::default());
+    for pods in [BTreeSet::new(), BTreeSet::from([near.clone()])] {
+        kernels.ask(&lab::state(), &[(lab::node(1), pods)].into(), &[&teller]);
+    }
+    assert_eq!((kernels.of(&lab::node(1)), kernels.inside(&near)), (Some(&lab::told(1)), Ok(&inside)));
+    let mute = Teller::new(vec![silent(1, "refused")]);
+    kernels.ask(&lab::state(), &[(lab::node(1), BTreeSet::from([far.clone()]))].into(), &[&mute]);
+    assert!(kernels.of(&lab::node(1)).is_some() && kernels.inside(&far).is_err());
 }

@@ -22,7 +22,10 @@ pub(super) fn along(cluster: &Cluster, path: &Path) -> Vec<Option<Spot>> {
     let (mut encrypted, mut is_over) = (false, false);
     let spot = |hop: &Hop| {
         let planned = hop.place.node().and_then(|node| cluster.planned(node));
-        is_over |= hop.kind == Kind::Translated && planned.is_some_and(|planned| planned.facts.mode == Mode::Userspace);
+        // By a port of the node it goes on to the pod as it is.
+        let is_to_pod = hop.object.as_ref().is_some_and(|object| object.kind == "pod");
+        let is_taken = hop.kind == Kind::Translated && !is_to_pod;
+        is_over |= is_taken && planned.is_some_and(|planned| planned.facts.mode == Mode::Userspace);
         let is_wireguard = hop.stands.iter().any(|step| matches!(step, Step::SetPeer(_)));
         encrypted = match hop.kind {
             Kind::Encapsulated => is_wireguard,
@@ -62,7 +65,7 @@ fn of_node(cluster: &Cluster, node: &NodeName, hop: &Hop) -> Option<Point> {
 }
 
 /// A pod as agents are told of it.
-pub(super) fn captured(cluster: &Cluster, key: &PodKey) -> Option<Captured> {
+pub(in crate::forwarding) fn captured(cluster: &Cluster, key: &PodKey) -> Option<Captured> {
     let pod = cluster.pods().get(key)?;
     let (namespace, name) = (key.namespace.as_str().to_owned(), key.name.to_string());
     Some(Captured { namespace, name, uid: pod.uid.to_string() })
@@ -140,12 +143,16 @@ mod tests {
     fn the_nodes_own_device_is_its_agents_to_find_and_who_opens_connections_anew_ends_a_probe() {
         let node1 =
             Change::Node("node1".into(), Some(Node::new("node1".into(), NodeAddr("192.0.2.1".parse().unwrap()))));
-        for (mode, is_over) in [(Mode::Nftables, false), (Mode::Userspace, true)] {
+        // By a port of the node there is no new connection.
+        let pod = Some(Object::namespaced("pod", "default", "p"));
+        for (mode, object, is_over) in
+            [(Mode::Nftables, None, false), (Mode::Userspace, None, true), (Mode::Userspace, pod, false)]
+        {
             let facts = [("node1".into(), Facts::new("ens3".into(), 1500, mode))];
             let cluster = Cluster::new(vec![node1.clone()], facts.into());
             let hops = vec![
                 node(Kind::Received, Some("ens3")),
-                node(Kind::Translated, None),
+                node(Kind::Translated, None).of(object),
                 node(Kind::Routed, Some("ens3")),
             ];
             let behind = (!is_over).then_some((Point::Underlay, true));

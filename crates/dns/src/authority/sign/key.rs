@@ -132,7 +132,8 @@ impl SigningKey {
         self.dnskey[3]
     }
 
-    /// The data of the DS record that a zone's parent needs for it, with a SHA-256 digest (RFC 4509).
+    /// The data of the DS record that a zone's parent needs for it, with a SHA-256 digest (RFC 4509). CoreDNS's `sign` tells one of
+    /// SHA-1 beside it, which none may be made with any more (RFC 9905 §2).
     #[must_use]
     pub fn ds(&self, zone: &Name) -> Vec<u8> {
         let digest = digest::digest(&digest::SHA256, &[zone.wire(), &self.dnskey].concat());

@@ -144,6 +144,20 @@ fn keys_of_both_kinds_share_the_work() {
 }
 
 #[test]
+fn rfc9905_the_parent_is_told_of_each_entry_point_once_and_by_no_digest_of_sha_1() {
+    let keys = [key!("ed25519"), key!("p256"), key!("ed25519-zsk")];
+    let records = signed(&keys);
+    let of = |rtype: u16| records.iter().filter(move |record| record.rtype == rtype);
+    // Tag, algorithm, and 2 for SHA-256 (RFC 4509), whose digests have 32 bytes.
+    let mut told: Vec<_> = of(kind::CDS)
+        .map(|record| (u16_at(&record.rdata, 0).unwrap(), record.rdata[2], record.rdata[3], record.rdata.len() - 4))
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, [(35019, 15, 2, 32), (52134, 13, 2, 32)]);
+    assert_eq!(of(kind::CDNSKEY).count(), 2);
+}
+
+#[test]
 fn a_signed_zone_is_signed_again_and_proves_what_it_denies() {
     let keys = [key!("p256")];
     let first = signed(&keys);

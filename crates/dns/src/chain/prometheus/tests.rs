@@ -61,6 +61,7 @@ fn a_web_configuration_names_files_beside_itself_and_says_what_is_spoken() {
     let expected = WebTls {
         options: TlsOptions {
             files: files("/etc/web/own.pem", "/keys/own.key", Some("/etc/web/ca.pem")),
+            acme: None,
             client_auth: ClientAuth::RequireAndVerify,
             keylog: None,
         },

@@ -1,6 +1,6 @@
 //! Plugins with keys, certificates and passwords, and those that ask others.
 
-use super::{options, refused};
+use super::{check, options, refused};
 use crate::{
     authority::tsig::Algorithm,
     chain::{ClientAuth, Policy, TsigRequire},
@@ -16,6 +16,29 @@ fn tls_has_its_files_and_what_is_asked_of_clients() {
     );
     assert_eq!((tls.client_auth, tls.keylog.as_deref()), (ClientAuth::RequireAndVerify, Some("/log")));
     assert_eq!(options!(Tls, "tls a b").client_auth, ClientAuth::NoCertificate);
+}
+
+#[test]
+fn a_certificate_is_issued_for_each_domain_once_and_kept_apart_by_authority_and_account() {
+    let tls = options!(Tls, "tls {\n acme DNS.example.org dns.example.org. *.example.org\n email a@example.org\n}");
+    let acme = tls.acme.unwrap();
+    assert_eq!(acme.domains, ["dns.example.org", "*.example.org"].map(|name| Name::parse(name).unwrap()));
+    let kept = ".coredns/acme/acme-v02.api.letsencrypt.org_directory";
+    assert_eq!((acme.storage.as_str(), acme.certificate()), (kept, format!("{kept}/dns.example.org.pem")));
+    assert_eq!(acme.account(), format!("{kept}/account-a_example.org.json"));
+    assert_eq!((tls.files.certificate, tls.files.key), (Some(acme.certificate()), Some(acme.certificate())));
+    let block =
+        |key: &str, option: &str, domains: &str| format!("{key} {{\n tls {{\n  acme {domains}\n  {option}\n }}\n}}\n");
+    // The same for two ports is one; what nothing is encrypted with is none.
+    let text = ["tls://.", "https://.", ".:53"].map(|key| block(key, "storage a", "x.org")).concat();
+    assert_eq!(check(&text).unwrap().acme().len(), 1);
+    assert_eq!(check(&block(".:53", "storage a", "x.org")).unwrap().acme(), []);
+    for other in [block("https://.", "storage b", "x.org"), block("https://.", "storage a", "y.org x.org")] {
+        let error = check(&(block("tls://.", "storage a", "x.org") + &other)).unwrap_err();
+        assert!(error.starts_with("Corefile:9:8: a domain of acme cannot be "), "{error}");
+    }
+    let apart = block("tls://.", "storage a", "x.org") + &block("https://.", "storage b", "y.org");
+    assert_eq!(check(&apart).unwrap().acme().len(), 2);
 }
 
 #[test]
@@ -83,6 +106,17 @@ fn who_else_is_asked_has_all_options() {
 fn what_none_of_them_means_is_refused_at_its_place() {
     refused(&[
         ("tls cert", "2:5: \"tls\" ends here, needed: the files of a certificate and its key"),
+        ("tls", "2:1: \"tls\" ends here, needed: the files of a certificate and its key, or { acme DOMAIN… }"),
+        ("tls a b {\n email x@y\n}", "3:8: \"email\" ends here, needed: acme DOMAIN… beside it"),
+        ("tls a b {\n acme x.org\n}", "2:5: found \"a\", allowed here: no files"),
+        ("tls {\n acme\n}", "3:2: \"acme\" ends here, needed: the domains"),
+        ("tls {\n acme 192.0.2.1\n}", "3:7: a domain of acme cannot be \"192.0.2.1\"; allowed: a host's name"),
+        ("tls {\n acme a/b\n}", "3:7: a domain of acme cannot be \"a/b\""),
+        ("tls {\n acme a.*.org\n}", "3:7: a domain of acme cannot be \"a.*.org\""),
+        ("tls {\n acme a.org\n email a\n}", "4:8: email cannot be \"a\"; allowed: an address"),
+        ("tls {\n acme a.org\n ca http://a/b\n}", "4:5: ca cannot be \"http://a/b\"; allowed: the URL of an ACME"),
+        ("tls {\n acme a.org\n ca_root gone\n}", "4:10: cannot read gone: "),
+        ("tls {\n acme a.org\n resolver a\n}", "4:11: resolver cannot be \"a\"; allowed: an address"),
         ("tls a b {\n client_auth maybe\n}", "3:14: client_auth cannot be \"maybe\"; allowed: nocert, request"),
         ("tsig {\n secret a\n}", "3:9: \"secret\" ends here, needed: a key's name and its secret"),
         ("tsig {\n secret a x!\n}", "3:11: a secret of tsig cannot be \"…\"; allowed: base64"),

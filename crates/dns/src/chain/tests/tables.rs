@@ -42,7 +42,7 @@ fn cache_has_capacities_and_times_for_both_halves() {
         "cache 60 example.org {\n success 5000 120 10\n denial 2500\n servfail 0\n keepttl\n prefetch 3 2m 20%\n \
          serve_stale 2h verify 50ms\n}"
     );
-    let (success, denial) = (cache.success.unwrap(), cache.denial.unwrap());
+    let (success, denial) = (cache.success, cache.denial);
     assert_eq!((success.capacity, success.max_ttl, success.min_ttl), (5000, 120, 10));
     assert_eq!((denial.capacity, denial.max_ttl), (2500, 60));
     assert!(cache.servfail.is_zero() && cache.keep_ttl);

@@ -110,6 +110,10 @@ mod tests {
             self.0.fallthrough()
         }
 
+        fn ttl(&self) -> u32 {
+            self.0.ttl()
+        }
+
         fn given(&self, zone: &Name) -> Option<authority::Zone> {
             self.1.fetch_add(1, Ordering::Relaxed);
             self.0.given(zone)

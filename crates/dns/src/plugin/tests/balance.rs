@@ -42,6 +42,14 @@ fn no_more_answers_are_told_than_the_limit_but_to_who_checks_signatures() {
 }
 
 #[test]
+fn aliases_are_not_counted_among_the_answers_that_are_told() {
+    let alias = "template IN ANY a.example.net {\n answer \"{{ .Name }} 60 IN CNAME www.example.org.\"\n}";
+    let rig = rig(&format!("loadbalance {{\n limit_answers 2\n}}\n{alias}"), None);
+    let told = rig.ask("a.example.net", rtype::A);
+    assert!(told.len() == 4 && told[1] == "CNAME www.example.org", "{told:?}");
+}
+
+#[test]
 fn each_address_stands_first_as_often_as_it_weighs() {
     let weights = "www.example.org\n10.0.0.1 6\n10.1.0.2 3\n# 10.2.0.3 weighs 1\n";
     let corefile = ". {\nloadbalance weighted /weights\ntemplate IN A example.org {\n answer \"{{ .Name }} 5 IN A 10.0.0.1\" \
@@ -76,6 +84,43 @@ fn addresses_behind_an_alias_take_turns_too_and_what_is_kept_ages_in_its_new_pla
     let response = rig.answer(&packet);
     assert_eq!(told(&response).len(), 2);
     assert_eq!(response[response.len() - 10..response.len() - 6], 50_u32.to_be_bytes());
+}
+
+#[test]
+fn aliases_that_an_upstream_tells_behind_addresses_are_told_before_them() {
+    let rig = Rig::new(". {\n loadbalance\n cache\n forward . 192.0.2.1\n}\n");
+    let packet = query("a.example.org", rtype::A);
+    // The alias leads to example.org, which stands at 14 in the message.
+    let addr = |last: u8| [0xc0, 14, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, last].to_vec();
+    let alias = vec![0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 60, 0, 2, 0xc0, 14];
+    let (mut waiting, sent) = rig.forward(&packet);
+    let mut message = upstream_answer(&sent.message, 0, &[]);
+    message[7] = 3;
+    message.extend([addr(1), addr(2), alias].concat());
+    sent.answered(message);
+    let first = waiting.told();
+    rig.at(10);
+    let kept = rig.answer(&packet);
+    assert!(walk(&kept, packet.len()).all(|record| record.unwrap().ttl == 50));
+    let second = told(&kept);
+    for answer in [&first, &second] {
+        assert!(answer.len() == 4 && answer[..2] == ["NOERROR", "CNAME example.org"], "{answer:?}");
+    }
+    assert_ne!(first, second, "addresses take turns");
+}
+
+#[test]
+fn an_alias_behind_one_address_is_told_before_it_also_where_more_than_turns_decides() {
+    for balance in ["loadbalance", "loadbalance {\n limit_answers 1\n}", "loadbalance {\n prefer 10.0.0.0/8\n}"] {
+        let rig = Rig::new(&format!(". {{\n {balance}\n forward . 192.0.2.1\n}}\n"));
+        let (mut waiting, sent) = rig.forward(&query("a.example.org", rtype::A));
+        let mut message = upstream_answer(&sent.message, 0, &[]);
+        message[7] = 2;
+        message.extend_from_slice(&[0xc0, 14, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+        message.extend_from_slice(&[0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 60, 0, 2, 0xc0, 14]);
+        sent.answered(message);
+        assert_eq!(waiting.told(), ["NOERROR", "CNAME example.org", "A 192.0.2.1"], "{balance}");
+    }
 }
 
 #[test]

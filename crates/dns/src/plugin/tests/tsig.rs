@@ -68,6 +68,23 @@ fn a_wrong_signature_is_told_as_such() {
 }
 
 #[test]
+fn what_is_rewritten_has_the_signature_that_it_was_asked_with() {
+    let chain = CHAIN.replace(" file db", " rewrite name old.example.org www.example.org\n file db");
+    let rig = served(&chain, &[("db", zone(1, "www A 192.0.2.2"))]);
+    assert_eq!(rig.ask("old.example.org", rtype::A), ["REFUSED"]);
+    let (right, mut session) = signed(query("old.example.org", rtype::A), ours());
+    let mut response = rig.answer(&right);
+    session.verify(&mut response, NOW).unwrap();
+    assert_eq!(told(&response), ["NOERROR", "A 192.0.2.2"]);
+    // A wrong one is told as such, although a rewritten question takes time.
+    let (wrong, mut session) = signed(query("old.example.org", rtype::A), key("AAAA"));
+    let mut response = rig.answer(&wrong);
+    assert_eq!(told(&response)[0], "NOTAUTH");
+    let refused = session.verify(&mut response, NOW).unwrap_err();
+    assert!(matches!(refused, TsigError::Refused { code: 16, .. }), "{refused}");
+}
+
+#[test]
 fn a_message_whose_id_was_changed_on_the_way_is_still_signed() {
     let rig = rig();
     let (mut query, mut session) = signed(query("www.example.org", rtype::A), ours());

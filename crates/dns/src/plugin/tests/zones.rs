@@ -122,6 +122,31 @@ fn auto_serves_the_files_of_a_directory() {
 }
 
 #[test]
+fn a_zone_of_auto_whose_file_went_bad_is_served_as_it_was() {
+    let corefile = ". {\n auto org {\n directory zones\n }\n whoami\n}\n";
+    let files = |a: &str, b: &str| [("zones/db.a.org", a.to_owned()), ("zones/db.b.org", b.to_owned())];
+    let good = zone(1, "www A 192.0.2.2");
+    let mut rig = served(corefile, &files(&good, "nonsense"));
+    assert_eq!(rig.ask("www.a.org", rtype::A), ["NOERROR", "A 192.0.2.2"]);
+    assert_eq!(rig.ask("www.b.org", rtype::A), ["SERVFAIL"]);
+    // Twice, so that what is served on is not what was read last.
+    for _ in 0..2 {
+        reread(&mut rig, corefile, &files("nonsense", &good));
+        assert_eq!(rig.ask("www.a.org", rtype::A), ["NOERROR", "A 192.0.2.2"]);
+        assert_eq!(rig.ask("www.b.org", rtype::A), ["NOERROR", "A 192.0.2.2"]);
+    }
+}
+
+#[test]
+fn erratic_leaves_the_last_record_of_every_second_zone_out() {
+    let rig = served(". {\n erratic {\n drop 0\n truncate 2\n }\n}\n", &[]);
+    let query = transfer_query("example.org", None);
+    let [whole, cut] = [(); 2].map(|()| fetch(&rig, &query, [192, 0, 2, 9]));
+    assert!(whole.len() == 6 && whole[0].starts_with("SOA") && whole[5] == whole[0], "{whole:?}");
+    assert_eq!(cut, whole[..5]);
+}
+
+#[test]
 fn transfer_gives_zones_to_those_named_alone() {
     let rig = served(FILE, &[("db", zone(7, "www A 192.0.2.2"))]);
     let whole = fetch(&rig, &transfer_query("example.org", None), [192, 0, 2, 9]);

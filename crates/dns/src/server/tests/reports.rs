@@ -23,7 +23,7 @@ fn counted(rig: &Rig, line: &str) {
 fn a_line_of_log_comes_with_the_response_and_tells_of_it() {
     let rig = Rig::new(&format!(".:53 {{\n log\n {HOSTS} forward . 192.0.2.1\n}}\n"));
     rig.answer(&query("A.example.org", rtype::A));
-    let line = "10.244.1.2:4000 - 4660 'A IN a.example.org. udp 31 false 512' NOERROR qr,aa,rd,ra 47 0s";
+    let line = "10.244.1.2:4000 - 4660 'A IN a.example.org. udp 31 false 512' NOERROR qr,aa,rd,ra 60 0s";
     assert_eq!(told(&rig), [format!("Answered {{ line: \"{line}\" }}")]);
     let (mut waiting, sent) = rig.forward(&with_edns(query("b.example.org", 65400), 1400, 0, true));
     assert!(told(&rig).is_empty(), "there is no answer yet");

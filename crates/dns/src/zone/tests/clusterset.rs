@@ -134,7 +134,7 @@ fn every_record_of_the_specification_is_answered_and_nothing_else() {
         ("10-244-1-2.web.pod.clusterset.local", rtype::A, NXDOMAIN),
         ("pod.clusterset.local", rtype::A, NXDOMAIN),
         ("ns.dns.clusterset.local", rtype::A, &["NOERROR", "A 10.233.0.10"]),
-        ("clusterset.local", rtype::NS, &["NOERROR", "NS ns.dns.clusterset.local"]),
+        ("clusterset.local", rtype::NS, &["NOERROR", "NS ns.dns.clusterset.local", "+A 10.233.0.10"]),
     ];
     let mut wrong = Vec::new();
     for (name, qtype, expected) in cases {

@@ -106,7 +106,7 @@ fn addresses_outside_of_the_cluster_have_names_and_nothing_else_has() {
             ("vacant.example.org", rtype::A, NODATA),
             ("none.example.org", rtype::A, NXDOMAIN),
             // the zone itself
-            ("example.org", rtype::NS, &["NOERROR", "NS ns1.dns.example.org"]),
+            ("example.org", rtype::NS, &["NOERROR", "NS ns1.dns.example.org", "+A 10.233.0.10"]),
             ("example.org", rtype::A, NODATA),
             ("dns.example.org", rtype::A, NODATA),
             ("ns1.dns.example.org", rtype::A, &["NOERROR", "A 10.233.0.10"]),
@@ -169,7 +169,7 @@ fn the_apex_and_the_time_to_live_are_as_the_corefile_says() {
     check(
         &rig,
         &[
-            ("example.org", rtype::NS, &["NOERROR", "NS ns1.server.example.org"]),
+            ("example.org", rtype::NS, &["NOERROR", "NS ns1.server.example.org", "+A 10.233.0.10"]),
             ("ns1.server.example.org", rtype::A, &["NOERROR", "A 10.233.0.10"]),
             ("server.example.org", rtype::A, NODATA),
             ("dns.example.org", rtype::A, NXDOMAIN),

@@ -37,6 +37,11 @@ fn they_are_those_of_the_services_that_lead_to_this_server_whatever_they_are_cal
         assert_eq!(rig.ask(name, rtype::AAAA), ["NOERROR", "AAAA fd00::53"], "{name}");
         assert_eq!(rig.ask(name, rtype::TXT), NODATA, "{name}");
     }
+    for (zone, server) in [("cluster.local", INSIDE), ("example.org", OUTSIDE)] {
+        let name = format!("NS {server}");
+        let told = ["NOERROR", name.as_str(), "+A 10.233.0.53", "+AAAA fd00::53"];
+        assert_eq!(rig.ask(zone, rtype::NS), told, "their addresses come with their name");
+    }
     let [Change::Service(key, Some(mut led)), _] = leading("resolver", frontend(&["10.233.0.53"]), Protocol::Udp)
     else {
         unreachable!()
@@ -45,6 +50,7 @@ fn they_are_those_of_the_services_that_lead_to_this_server_whatever_they_are_cal
     rig.apply(&Change::Service(key, Some(led)));
     assert_eq!(rig.ask(OUTSIDE, rtype::A), ["NOERROR", "A 192.0.2.53"]);
     assert_eq!(rig.ask(INSIDE, rtype::A), ["NOERROR", "A 10.233.0.53"]);
+    assert_eq!(rig.ask("example.org", rtype::NS)[2..], ["+A 192.0.2.53"]);
 }
 
 #[test]

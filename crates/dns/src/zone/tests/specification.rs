@@ -126,7 +126,7 @@ fn every_record_of_the_specification_is_answered_and_nothing_else() {
         ("web.default.svc.cluster.local", rtype::A, NXDOMAIN),
         ("a.b.c.web.web.svc.cluster.local", rtype::A, NXDOMAIN),
         ("other.cluster.local", rtype::A, NXDOMAIN),
-        ("cluster.local", rtype::NS, &["NOERROR", "NS ns.dns.cluster.local"]),
+        ("cluster.local", rtype::NS, &["NOERROR", "NS ns.dns.cluster.local", "+A 10.233.0.10"]),
         ("ns.dns.cluster.local", rtype::A, &["NOERROR", "A 10.233.0.10"]),
         ("ns.dns.cluster.local", rtype::AAAA, NODATA),
         ("dns.cluster.local", rtype::A, NODATA),

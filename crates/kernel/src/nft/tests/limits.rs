@@ -209,6 +209,9 @@ fn connections_beyond_the_limit_are_refused_until_one_ends() {
         let mut open: Vec<TcpStream> = (0..3).map(|_| connect(from, to).unwrap()).collect();
         let refused = connect(from, to).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{limits:?}");
+        let set = if limits.ingress.connections.is_some() { rules::REFUSED_TO } else { rules::REFUSED_FROM };
+        let counted = lab.socket.counters(family, TABLE, set).unwrap();
+        assert!(matches!(counted.get(&limited(family)), Some(1..)), "{limits:?}: {counted:?}");
         // A reset ends a connection on both sides at once.
         rustix::net::sockopt::set_socket_linger(&open[0], Some(Duration::ZERO)).unwrap();
         drop(open.remove(0));
@@ -227,6 +230,19 @@ fn connections_beyond_the_limit_are_refused_until_one_ends() {
 }
 
 #[test]
+fn connections_are_limited_after_a_time_without_any_too() {
+    let mut lab = lab("nft-idle");
+    let (limits, to) = (ingress(limits(None, Some(1))), limited(Family::V4));
+    let _server = lab.limited.run(|| TcpListener::bind((to, 80))).unwrap().unwrap();
+    lab.socket.replace(TABLE, &rules::rules(Family::V4, [(to, &limits)]).unwrap()).unwrap();
+    // The kernel looks each second which elements of sets count no connection (`nft_set_hash.c`, `gc_interval`).
+    std::thread::sleep(Duration::from_millis(2500));
+    let _open = connect(&lab.other, to).unwrap();
+    let refused = connect(&lab.other, to).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
 fn limits_are_listed_in_words_and_changed_without_touching_those_of_others() {
     let mut lab = lab("nft-limits");
     let (one, other) = (ingress(limits(Some(200), Some(3))), egress(limits(Some(50), None)));
@@ -240,14 +256,15 @@ fn limits_are_listed_in_words_and_changed_without_touching_those_of_others() {
     let listing = lab.node.command("nft list ruleset");
     for line in [
         "elements = { 10.0.0.1 limit rate over 200/second",
-        "elements = { 10.0.0.1 ct count over 3 }",
         "elements = { 10.0.0.2 limit rate over 50/second",
         "elements = { fd00::1 limit rate over 200/second",
-        "elements = { fd00::1 ct count over 3 }",
         "elements = { 10.0.0.1 counter packets 0 bytes 0 }",
         "ip6 saddr @packets-from ip6 saddr @lost-from drop comment \"more packets than the pod may have\"",
         "ip saddr @packets-from ip saddr @lost-from drop comment \"more packets than the pod may have\"",
-        "ct state new ip daddr @connections-to jump refuse comment \"more connections than the pod may have\"",
+        "ct state new ip daddr @limited-to jump connections-to comment \"limits of connections\"",
+        "ip daddr 10.0.0.1 jump to-10.0.0.1 comment \"its limit\"",
+        "ip6 daddr fd00::1 jump to-fd00--1 comment \"its limit\"",
+        "ct count over 3 ip daddr @refused-to jump refuse comment \"more connections than the pod may have\"",
     ] {
         assert!(listing.contains(line), "{line} is not in\n{listing}");
     }

@@ -53,6 +53,32 @@ fn a_chain_with_policy_drop_lets_pods_pass_and_nothing_else() {
     assert!(!namespace.command("iptables -S FORWARD").contains("10.233"));
 }
 
+/// Also where comments in it speak of podnet, and whatever is done in other tables.
+#[test]
+fn a_chain_that_accepts_stays_as_it_is_with_its_handles() {
+    let namespace = TestNs::new("passageleft");
+    let mut socket = NftSocket::open_in(&namespace).unwrap();
+    for line in [
+        "nft add table inet other",
+        "nft add counter inet other seen",
+        "nft add chain inet other forward { type filter hook forward priority 0 ; policy accept ; }",
+        "nft add rule inet other forward ip daddr 192.0.2.1 counter packets 7 bytes 700 accept comment \"podnet's? no\"",
+        "nft add rule inet other forward counter name seen comment \"KUBE-SERVICES #1: {};\"",
+        "nft add table inet drops",
+        "nft add chain inet drops forward { type filter hook forward priority 10 ; policy drop ; }",
+    ] {
+        namespace.command(line);
+    }
+    let listed = || namespace.command("nft -a list table inet other");
+    let before = listed();
+    assert!(before.contains("packets 7 bytes 700") && before.contains("podnet's? no"), "{before}");
+    let ranges = ranges();
+    for ranges in [&ranges[..], &ranges[..1], &[]] {
+        assert_eq!(mend(&mut socket, ranges), 1, "the one that drops");
+        assert_eq!(listed(), before);
+    }
+}
+
 #[test]
 fn chains_of_ipv6_let_pods_pass_by_ipv6() {
     let namespace = TestNs::new("passage6");

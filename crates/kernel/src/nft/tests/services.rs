@@ -82,16 +82,22 @@ impl Node {
 
     /// The Service has these backends from now on.
     fn with(&mut self, backends: &[u8]) -> Vec<Vanished> {
+        self.with_ending(backends, &[])
+    }
+
+    /// The same, and these endpoints end.
+    fn with_ending(&mut self, backends: &[u8], ending: &[u8]) -> Vec<Vanished> {
         let endpoint = |number: &u8| Endpoint {
             node: Some("node2".into()),
             ..Endpoint::new(PodAddr(pod_addr(self.family, *number)))
         };
+        let ends = |number| Endpoint { ready: false, terminating: true, ..endpoint(number) };
         let key = SliceKey::new("default", "web-1");
         let slice = EndpointSlice {
             key: key.clone(),
             service: ServiceKey::new("default", "web"),
             ports: vec![EndpointPort { name: "".into(), protocol: self.protocol, port: TargetPort(TARGET) }],
-            endpoints: backends.iter().map(endpoint).collect(),
+            endpoints: backends.iter().map(endpoint).chain(ending.iter().map(ends)).collect(),
             unproxied: false,
             triggered: None,
         };
@@ -271,6 +277,47 @@ fn udp_goes_to_another_backend_once_its_own_is_gone_and_forgotten() {
         let astray = |one| node.services.leads_astray(&one);
         let forgotten = node.namespace.run(|| conntrack::forget_astray(family, |to, by| astray((to, by))));
         assert_eq!(forgotten.unwrap().unwrap(), 1, "the last one too");
+    }
+}
+
+#[test]
+fn a_question_that_is_under_way_is_answered_by_a_backend_that_ends() {
+    for family in Family::ALL {
+        let mut node = Node::new("nft-ends", family, Protocol::Udp, None);
+        let servers = BACKENDS.map(|number| {
+            let server = node.bind(SocketAddr::new(pod_addr(family, number), TARGET));
+            server.set_nonblocking(true).unwrap();
+            (number, server)
+        });
+        let source = if family == Family::V4 { "192.0.2.1:0" } else { "[2001:db8::1]:0" };
+        let client = node.bind(source.parse().unwrap());
+        client.connect((vip(family), 80)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let ask = || {
+            client.send(b"?").unwrap();
+            let mut heard = None;
+            eventually("a question arrives", || {
+                heard = servers.iter().find_map(|one| Some((one, one.1.recv_from(&mut [0]).ok()?.1)));
+                heard.is_some()
+            });
+            let ((number, server), asker) = heard.unwrap();
+            (*number, server, asker)
+        };
+        let forget = |node: &Node| {
+            let astray = |to, by| node.services.leads_astray(&(to, by));
+            node.namespace.run(|| conntrack::forget_astray(family, astray)).unwrap().unwrap()
+        };
+        let (first, server, asker) = ask();
+        let others: Vec<u8> = BACKENDS.into_iter().filter(|number| *number != first).collect();
+        assert_eq!(node.with_ending(&others, &[first]), []);
+        assert_eq!(forget(&node), 0, "nor by an agent that begins anew");
+        server.send_to(b"!", asker).unwrap();
+        let mut answer = [0];
+        assert_eq!((client.recv(&mut answer).unwrap(), answer), (1, *b"!"));
+        assert_eq!(ask().0, first, "its client goes on there");
+        assert_eq!(node.with(&others).len(), 1);
+        assert_eq!(forget(&node), 1);
+        assert_ne!(ask().0, first);
     }
 }
 

@@ -100,7 +100,7 @@ pub(crate) fn insert<const K: usize, const V: usize>(
     }
 }
 
-/// An element of a hash map, as it is; none where it is not there.
+/// An element of a hash map or an array, as it is; none where it is not there.
 pub(crate) fn lookup<const K: usize, const V: usize>(
     map: BorrowedFd<'_>,
     key: &[u8; K],

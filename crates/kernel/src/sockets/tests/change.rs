@@ -24,6 +24,42 @@ fn udp_chooses_again_when_its_backend_is_gone_and_not_when_it_only_moved() {
 }
 
 #[test]
+fn a_socket_of_udp_goes_on_with_a_backend_that_ends_and_nobody_comes_to_it_anew() {
+    let lab = Lab::new("ends");
+    let to = SocketAddr::from((FRONTEND, 80));
+    let key = key(FRONTEND, Protocol::Udp);
+    // Not even who would stay with it.
+    let affinity = Some(Affinity { seconds: 3600, group: 7 });
+    let put = |backends: &[u8], ending: &[u8], empty: &[u32]| {
+        let at = |number: &u8| BackendAddress { addr: v4(*number), port: PORT };
+        let target = |number| Target { at: at(number), protocol: Protocol::Udp };
+        let slots = (ebpf::ENDING..).zip(ending).chain((0..).zip(backends));
+        let serves = Serves::Backends(backends.len() as u32);
+        let entry = Entry { list: 1, serves, affinity };
+        let fill = slots.map(|(number, backend)| (Slot { list: 1, number }, target(backend))).collect();
+        let empty = empty.iter().map(|number| Slot { list: 1, number: *number }).collect();
+        lab.sockets.apply(&Edits { fill, point: vec![(key, entry)], empty, ..Edits::default() }).unwrap();
+        let tables = lab.sockets.tables().unwrap();
+        assert_eq!(tables.frontends[&key], entry);
+        assert_eq!(tables.backends.len(), backends.len() + ending.len());
+    };
+    put(&[1], &[], &[]);
+    let socket = lab.udp(OWN);
+    assert_eq!(asked(&socket, to).unwrap(), (1, to));
+    put(&[2], &[1], &[]);
+    assert_eq!(asked(&socket, to).unwrap(), (1, to));
+    assert_eq!(asked(&lab.udp(OWN), to).unwrap(), (2, to));
+    assert_eq!(asked(&socket, to).unwrap(), (1, to));
+    // Wherever it stands among those that end, and where the backends are more and fewer.
+    put(&[2, 3], &[4, 1], &[]);
+    assert_eq!(asked(&socket, to).unwrap(), (1, to));
+    put(&[2], &[1], &[1, ebpf::ENDING + 1]);
+    assert_eq!(asked(&socket, to).unwrap(), (1, to));
+    put(&[2], &[], &[ebpf::ENDING]);
+    assert_eq!(asked(&socket, to).unwrap(), (2, to));
+}
+
+#[test]
 fn what_the_programs_know_and_which_are_missing_is_seen_by_who_did_not_load_them() {
     let lab = Lab::new("seen");
     lab.serve(FRONTEND, 1, &[1, 2]);

@@ -143,7 +143,7 @@ fn a_connected_socket_of_udp_that_names_the_frontend_again_stays_with_its_peer()
     let lab = Lab::new("named");
     lab.serve(FRONTEND, 1, &[1, 2, 3, 4]);
     lab.serve(FRONTEND6, 3, &[1, 2, 3, 4]);
-    for (own, to) in [(OWN, FRONTEND), (Ipv6Addr::UNSPECIFIED.into(), FRONTEND6)] {
+    for (own, to, list) in [(OWN, FRONTEND, 1), (Ipv6Addr::UNSPECIFIED.into(), FRONTEND6, 3)] {
         let to = SocketAddr::from((to, 80));
         // By chance it would be right for all of them once in 65,536 times.
         for _ in 0..8 {
@@ -158,6 +158,17 @@ fn a_connected_socket_of_udp_that_names_the_frontend_again_stays_with_its_peer()
                 let again = asked(&socket, to);
                 assert_eq!(again.unwrap(), (number, to), "{before} was the backend before");
             }
+            // Hints or policies lead elsewhere: it goes on until it is connected to nobody any more, and of IPv6, which hears no other, then as well.
+            let others: Vec<u8> = (1..=BACKENDS).filter(|other| *other != number).collect();
+            lab.serve(to.ip(), list, &others);
+            assert_eq!(asked(&socket, to).unwrap(), (number, to));
+            connect_unspec(&socket).unwrap();
+            let (after, from) = asked(&socket, to).unwrap();
+            assert!(
+                from == to && if to.is_ipv4() { others.contains(&after) } else { after == number },
+                "{after} at {from}"
+            );
+            lab.serve(to.ip(), list, &[1, 2, 3, 4]);
         }
     }
 }

@@ -79,6 +79,34 @@ fn connections_through_a_frontend_are_known_and_ended_one_by_one() {
     inside.wait().unwrap();
 }
 
+#[test]
+fn a_socket_of_udp_that_finds_no_room_is_served_and_counted() {
+    let lab = Lab::with("unfollowed", &[(abi::CONNECTED_UDP, 1)]);
+    lab.serve(FRONTEND, 1, &[1]);
+    let connected = || {
+        let socket = lab.udp(OWN);
+        socket.connect((FRONTEND, 80)).unwrap();
+        socket.send(&[0]).unwrap();
+        assert_eq!(answer(&socket).unwrap(), (1, SocketAddr::from((FRONTEND, 80))));
+        socket
+    };
+    let kept = || call::elements::<8, 44>(lab.sockets.maps.connected_udp.as_fd()).unwrap().len();
+    let first = connected();
+    assert_eq!((kept(), lab.sockets.unfollowed().unwrap()), (1, 0));
+    let others = [connected(), connected()];
+    assert_eq!((kept(), lab.sockets.unfollowed().unwrap()), (1, 2));
+    // What is known already needs no room.
+    first.connect((FRONTEND, 80)).unwrap();
+    assert_eq!(lab.sockets.unfollowed().unwrap(), 2);
+    drop(first);
+    let next = connected();
+    assert_eq!((kept(), lab.sockets.unfollowed().unwrap()), (1, 2));
+    drop((others, next));
+    assert_eq!(kept(), 0);
+    // Whoever comes next goes on counting.
+    assert_eq!(Sockets::open(&lab.group.0, Sizes::LEAST).unwrap().unfollowed().unwrap(), 2);
+}
+
 /// The kernel goes on to send what the process left behind. Told to end such a socket, older kernels keep it for ever.
 #[test]
 fn a_connection_that_no_process_has_any_more_is_left_to_the_kernel() {

@@ -157,6 +157,9 @@ impl Traveller {
                 // Such devices are those of programs, to which no virtual packet goes.
                 Match::OtherOutputDevice { .. } => true,
                 Match::FromElsewhere => self.direction != Direction::FromHost,
+                Match::Address(field, addr) => self.addresses(std::slice::from_ref(field)) == [*addr],
+                // One virtual packet is alone.
+                Match::ConnectionsOver(most) => *most == 0,
                 Match::Loopback(field) => self.addresses(std::slice::from_ref(field)).iter().any(IpAddr::is_loopback),
                 Match::InSet { fields, set } if fields.contains(&Field::Protocol) => self.may_come(rules.sets.get(set)),
                 Match::NotInSet { fields, set } if fields.contains(&Field::Protocol) => {

@@ -35,16 +35,27 @@ fn serving() -> impl Strategy<Value = Serving> {
             .prop_map(|numbers| Backends::Of(numbers.into_iter().map(backend).collect())),
     ];
     let affinity = option::of(select(vec![0, 10, 3600]));
-    (inside, affinity, 0..3_u8, option::weighted(0.1, Just(Arc::default()))).prop_map(
-        |(inside, affinity, service, sources)| Serving {
-            service: ServiceKey::new("default", &format!("s{service}")),
-            port: "http".into(),
-            kind: FrontendKind::ClusterIp,
-            outside: inside.clone(),
-            inside,
-            keeps_source: false,
-            affinity,
-            sources,
+    let ends = |backend: Backend| Backend { terminating: true, ..backend };
+    let lasting = proptest::sample::subsequence((1..8).collect::<Vec<u8>>(), 0..=4);
+    let is_last_resort = proptest::bool::weighted(0.2);
+    (inside, affinity, 0..3_u8, option::weighted(0.1, Just(Arc::default())), lasting, is_last_resort).prop_map(
+        move |(inside, affinity, service, sources, lasting, is_last_resort)| {
+            let inside = match inside {
+                Backends::Of(slots) if is_last_resort => Backends::Of(slots.iter().copied().map(ends).collect()),
+                other => other,
+            };
+            let is_other = |one: &Backend| inside.slots().iter().all(|backend| backend.at != one.at);
+            Serving {
+                service: ServiceKey::new("default", &format!("s{service}")),
+                port: "http".into(),
+                kind: FrontendKind::ClusterIp,
+                lasting: lasting.into_iter().map(|number| ends(backend(number))).filter(is_other).collect(),
+                outside: inside.clone(),
+                inside,
+                keeps_source: false,
+                affinity,
+                sources,
+            }
         },
     )
 }
@@ -90,7 +101,7 @@ fn perform(tables: &mut Tables, edits: &Edits, mut look: impl FnMut(&Tables)) {
     }
 }
 
-/// What a program finds at a frontend; panics where it would find a slot empty.
+/// Whom a program leads to at a frontend; panics where it would find a slot empty.
 fn found(tables: &Tables, key: &FrontendKey) -> Option<Vec<BackendAddress>> {
     let entry = tables.frontends.get(key)?;
     let Serves::Backends(count) = entry.serves else { return Some(Vec::new()) };
@@ -98,8 +109,22 @@ fn found(tables: &Tables, key: &FrontendKey) -> Option<Vec<BackendAddress>> {
     Some((0..count).map(|number| slot(number).at).collect())
 }
 
+/// Those that end, up to the first hole.
+fn found_ending(tables: &Tables, key: &FrontendKey) -> Vec<BackendAddress> {
+    let Some(entry) = tables.frontends.get(key) else { return Vec::new() };
+    let slots = (ENDING..).map_while(|number| tables.backends.get(&Slot { list: entry.list, number }));
+    slots.map(|target| target.at).collect()
+}
+
 fn wanted(serving: Option<&Serving>) -> BTreeSet<BackendAddress> {
-    slots(serving).iter().map(|backend| backend.at).collect()
+    serving.into_iter().flat_map(|serving| serving.inside.slots()).map(|backend| backend.at).collect()
+}
+
+/// Those of UDP that end, be it that new flows come to them as well.
+fn wanted_ending(key: &FrontendKey, serving: Option<&Serving>) -> BTreeSet<BackendAddress> {
+    let serving = serving.filter(|one| key.protocol == Protocol::Udp && !one.inside.slots().is_empty());
+    let all = serving.into_iter().flat_map(|serving| serving.inside.slots().iter().chain(&*serving.lasting));
+    all.filter(|backend| backend.terminating).map(|backend| backend.at).collect()
 }
 
 fn matches(tables: &Tables, state: &State) {
@@ -109,9 +134,11 @@ fn matches(tables: &Tables, state: &State) {
     let mut groups = BTreeMap::new();
     let mut lists = BTreeSet::new();
     for (key, serving) in ours {
-        let there = found(tables, key).unwrap();
+        let (there, ending) = (found(tables, key).unwrap(), found_ending(tables, key));
         assert_eq!(there.iter().copied().collect::<BTreeSet<_>>(), wanted(Some(serving)));
-        (slots_used, count) = (slots_used + there.len(), count + 1);
+        assert_eq!(ending.iter().copied().collect::<BTreeSet<_>>(), wanted_ending(key, Some(serving)));
+        assert_eq!(slots(key, serving), there.len() + ending.len());
+        (slots_used, count) = (slots_used + there.len() + ending.len(), count + 1);
         let entry = tables.frontends[key];
         assert!(lists.insert(entry.list), "two have the list {}", entry.list);
         assert_eq!(entry.affinity.map(|affinity| affinity.seconds), serving.affinity.filter(|seconds| *seconds > 0));
@@ -140,6 +167,10 @@ proptest! {
                     let there = found(tables, &change.key);
                     assert!(there.iter().flatten().all(|at| all.contains(at)), "somebody else's backend");
                     assert!(there.is_some() || before.is_none() || after.is_none(), "for a moment it is none");
+                    let [ended, ends] = [&before, &after].map(|one| wanted_ending(&change.key, one.as_deref()));
+                    let ends_meanwhile = &ends & &(&ended | &wanted(before.as_deref()));
+                    let known: Vec<_> = there.into_iter().flatten().chain(found_ending(tables, &change.key)).collect();
+                    assert!(ends_meanwhile.iter().all(|at| known.contains(at)), "who speaks with it loses it");
                 }
             });
             for change in changes {
@@ -205,6 +236,7 @@ fn web(numbers: std::ops::Range<u8>) -> Arc<Serving> {
         inside,
         keeps_source: false,
         affinity: None,
+        lasting: Arc::default(),
         sources: None,
     })
 }
@@ -240,6 +272,21 @@ fn what_leads_to_a_remembered_backend_is_left_to_the_rules_for_as_long_as_it_is_
     ebpf.leave_to_rules(Arc::default());
     put(&mut ebpf, &state, &mut tables);
     matches(&tables, &state);
+}
+
+#[test]
+fn of_udp_those_that_end_have_slots_of_their_own_also_where_they_are_backends_of_the_other_side() {
+    let ends = |number| Backend { terminating: true, ..backend(number) };
+    let outside = Backends::Of([ends(2)].into());
+    let lasting: Arc<[Backend]> = [ends(1), backend(4)].into();
+    let serving = Serving { outside, keeps_source: true, lasting, ..(*web(3..4)).clone() };
+    for (protocol, ending) in [(Protocol::Udp, vec![backend(1).at, backend(2).at]), (Protocol::Tcp, vec![])] {
+        let key = FrontendKey { addr: Ipv4Addr::new(10, 96, 0, 1).into(), protocol, port: 80 };
+        let tables = Ebpf::default().desired([(&key, &serving)], &Tables::default());
+        assert_eq!(found(&tables, &key), Some(vec![backend(3).at]));
+        assert_eq!(found_ending(&tables, &key), ending);
+        assert_eq!(slots(&key, &serving), tables.backends.len());
+    }
 }
 
 #[test]

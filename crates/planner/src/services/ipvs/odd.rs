@@ -13,7 +13,7 @@ pub(super) fn of(serving: &Serving) -> BTreeSet<BackendAddress> {
 
 /// The frontend as if these were none of its endpoints.
 pub(super) fn without(serving: &Serving) -> Cow<'_, Serving> {
-    if !serving.backends().any(|backend| is_odd(&backend.at.addr)) {
+    if !serving.answering().any(|backend| is_odd(&backend.at.addr)) {
         return Cow::Borrowed(serving);
     }
     let mut serving = serving.clone();
@@ -25,6 +25,7 @@ pub(super) fn without(serving: &Serving) -> Cow<'_, Serving> {
             Backends::Reject | Backends::Drop => {}
         }
     }
+    serving.lasting = serving.lasting.iter().filter(|backend| !is_odd(&backend.at.addr)).copied().collect();
     Cow::Owned(serving)
 }
 

@@ -1,5 +1,7 @@
 //! What one frontend needs.
 
+use podnet_model::Protocol;
+
 use super::{
     super::{Backends, FrontendKind, Serving},
     marks::Marks,
@@ -30,12 +32,12 @@ impl Parts {
         marks: &mut Marks,
     ) -> Self {
         let persistence = persistence(serving);
-        let server = Server::from((Scheduling { persistence, ..scheduling }, &serving.outside));
+        let server = weighed(key, Scheduling { persistence, ..scheduling }, &serving.outside, serving);
         let inside = tells_apart(serving).then(|| {
             // With persistence the kernel does not translate the port where it is a mark that leads here: so it is the address's hash.
             let hashed = Scheduling { scheduler: Scheduler::Maglev, fallback: true, port: false, persistence: None };
             let scheduling = if persistence.is_some() { hashed } else { scheduling };
-            (marks.of(key), Server::from((scheduling, &serving.inside)))
+            (marks.of(key), weighed(key, scheduling, &serving.inside, serving))
         });
         let mut parts = Self { key: *key, server, inside, elements: Vec::new() };
         parts.add_addresses(serving, sets);
@@ -83,7 +85,7 @@ impl Parts {
                 else {
                     return;
                 };
-                let by_port = self.key.protocol != podnet_model::Protocol::Sctp;
+                let by_port = self.key.protocol != Protocol::Sctp;
                 (all, if by_port { Element::PortAlone(self.key.port) } else { itself })
             }
         };
@@ -120,6 +122,18 @@ impl Parts {
     }
 }
 
+/// With the backends of a side. Those of UDP that end have the weight 0: no flow begins there, and those that lead there go on until they go,
+/// when the kernel forgets these (`expire_nodest_conn`).
+fn weighed(key: &FrontendKey, scheduling: Scheduling, side: &Backends, serving: &Serving) -> Server {
+    let mut server = Server::from((scheduling, side));
+    // The destination's hash leads to one real server, and where that has the weight 0 to no other one instead (`ip_vs_dh_schedule`).
+    let lets_end = key.protocol == Protocol::Udp && scheduling.scheduler != Scheduler::DestinationHash;
+    if lets_end && !server.reals.is_empty() {
+        server.reals.extend(serving.ending(side).map(|backend| (backend.at, 0)));
+    }
+    server
+}
+
 fn persistence(serving: &Serving) -> Option<u32> {
     serving.affinity.filter(|seconds| *seconds > 0)
 }
@@ -137,13 +151,74 @@ pub(super) fn hashes_insiders(serving: &Serving) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
-    use super::super::{
-        super::{Services, ServicesConfig, packet_table},
-        Ipvs,
+    use podnet_model::{Change, EndpointSlice};
+
+    use super::{
+        super::{
+            super::{Backend, Services, ServicesConfig, packet_table},
+            Ipvs,
+        },
+        *,
     };
-    use crate::ipvs::Scheduler;
+    use crate::ruleset::BackendAddress;
+
+    #[test]
+    fn of_udp_a_backend_of_the_other_side_that_ends_has_the_weight_0() {
+        let at = |last: u8| BackendAddress { addr: [10, 0, 0, last].into(), port: 53 };
+        let backend = |last, terminating| Backend { at: at(last), local: terminating, terminating };
+        // As where the one of this node ends and policy Local leaves those outside no other.
+        let serving = Serving {
+            service: podnet_model::ServiceKey::new("default", "dns"),
+            port: "dns".into(),
+            kind: FrontendKind::NodePort,
+            inside: Backends::Of([backend(1, false)].into()),
+            outside: Backends::Of([backend(2, true)].into()),
+            keeps_source: true,
+            affinity: None,
+            lasting: [backend(3, true), backend(4, false)].into(),
+            sources: None,
+        };
+        let scheduling =
+            Scheduling { scheduler: Scheduler::RoundRobin, fallback: false, port: false, persistence: None };
+        let of = |protocol| {
+            let key = FrontendKey { addr: [192, 0, 2, 1].into(), protocol, port: 53 };
+            [&serving.inside, &serving.outside].map(|side| weighed(&key, scheduling, side, &serving).reals)
+        };
+        let inside = BTreeMap::from([(at(1), 1), (at(2), 0), (at(3), 0)]);
+        assert_eq!(of(Protocol::Udp), [inside, BTreeMap::from([(at(2), 1), (at(3), 0)])]);
+        assert_eq!(of(Protocol::Tcp), [1, 2].map(|last| BTreeMap::from([(at(last), 1)])));
+    }
+
+    #[test]
+    fn a_backend_of_udp_that_ends_has_the_weight_0_until_it_answers_no_more() {
+        let config = ServicesConfig { loopback: Vec::new(), ..packet_table::config("node1").0 };
+        let mut services = Services::new(config);
+        let changes = packet_table::changes();
+        changes.iter().for_each(|change| drop(services.apply(change)));
+        let dns = changes.iter().find_map(|change| match change {
+            Change::Slice(key, Some(slice)) if &*key.name == "dns-1" => Some(slice.clone()),
+            _ => None,
+        });
+        let dns: EndpointSlice = dns.unwrap();
+        let weights = |ipvs: &Ipvs, protocol| -> Vec<u32> {
+            let key = FrontendKey { addr: packet_table::address("dns").unwrap(), protocol, port: 53 };
+            ipvs.state().servers[&ServerKey::Address(key)].reals.values().copied().collect()
+        };
+        let mut ipvs = Ipvs::new(&services, Scheduler::RoundRobin);
+        assert_eq!(weights(&ipvs, Protocol::Udp), [1, 1]);
+        for (serving, of_udp, by_hash) in [(true, vec![0, 1], vec![1]), (false, vec![1], vec![1])] {
+            let mut ends = dns.clone();
+            let first = &mut ends.endpoints[0];
+            (first.ready, first.serving, first.terminating) = (false, serving, true);
+            let plan = services.apply(&Change::Slice(ends.key.clone(), Some(ends)));
+            ipvs.edits(&services, &plan);
+            assert_eq!((weights(&ipvs, Protocol::Udp), weights(&ipvs, Protocol::Tcp)), (of_udp, vec![1]));
+            let hashed = Ipvs::new(&services, Scheduler::DestinationHash);
+            assert_eq!(weights(&hashed, Protocol::Udp), by_hash);
+        }
+    }
 
     #[test]
     fn services_with_affinity_and_a_policy_local_are_told_of_as_long_as_they_are_there() {

@@ -204,6 +204,29 @@ fn what_others_made_is_left_alone() {
     assert_eq!(gone(&mine), []);
 }
 
+/// An agent may be killed after any edit: the next one knows all that is there as podnet's, also where nothing of it is wanted any more, and so
+/// ends where a fresh start does (see `crate::ipvs::difference`).
+#[test]
+fn what_was_made_by_any_number_of_the_edits_is_known_as_podnets() {
+    let (mut services, ipvs) = of("node1", packet_table::config);
+    let full = ipvs.state().clone();
+    assert!(full.servers.keys().any(|key| matches!(key, ServerKey::Mark(_))));
+    let back = packet_table::removals(&packet_table::changes());
+    let removed = back.iter().filter(|change| matches!(change, Change::Service(..))).step_by(2);
+    removed.for_each(|change| drop(services.apply(change)));
+    let (fewer, nothing) = (fresh(&services), State::default());
+    assert!(!fewer.servers.is_empty() && fewer.servers.len() < full.servers.len());
+    let mut there = nothing.clone();
+    for wanted in [&full, &fewer, &nothing] {
+        for edit in difference(wanted, &there) {
+            there.apply(&edit);
+            let mine = own(there.clone(), &nothing, Family::V4, |_| false);
+            assert!(mine == there, "after {edit:?}");
+        }
+        assert_eq!(there, *wanted);
+    }
+}
+
 #[test]
 fn one_changed_endpoint_is_a_handful_of_edits() {
     let (mut services, mut ipvs) = of("node1", packet_table::config);

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use podnet_model::NodeAddr;
+use podnet_model::{NodeAddr, ProxyConfig, proxy};
 
 use super::{
     Row,
@@ -69,6 +69,15 @@ pub fn config(node: &str) -> (ServicesConfig, BorderConfig) {
 #[must_use]
 pub fn config_six(node: &str) -> (ServicesConfig, BorderConfig) {
     with(six::config(node), six(SECOND.into()))
+}
+
+/// kube-proxy's configuration that says so.
+pub(super) fn proxy() -> ProxyConfig {
+    let mut config = ProxyConfig::default();
+    config.node_port_addresses = proxy::NodePortAddresses::Within(vec![range(RANGE), range_six(range(RANGE))]);
+    config.iptables.masquerade_all = true;
+    config.nftables.masquerade_all = true;
+    config
 }
 
 fn with((services, border): (ServicesConfig, BorderConfig), second: IpAddr) -> (ServicesConfig, BorderConfig) {

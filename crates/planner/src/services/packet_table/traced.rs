@@ -3,12 +3,12 @@
 //! The table's nodes are joined by plain routes of one subnet, each pod has a link of its own to its node, whose end there is called by
 //! [`link_of`]: so everything that a row's packet passes has a name.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use podnet_model::{Block, BlockCidr, Change, EncapMode, Family, LinkName, Node, NodeName, proxy::Mode};
 
-use super::{Direction, NODES, Row, changes, cluster::range, config, six};
+use super::{Direction, NODES, Row, changes, cluster::range, config, configured, six};
 use crate::trace::{Cluster, Facts, Link, Source, Target, Trace, Unknown};
 
 /// What the nodes' addresses are in.
@@ -28,6 +28,21 @@ pub fn link_of(pod: &str) -> LinkName {
 /// processes are served at the socket as well.
 #[must_use]
 pub fn cluster(family: Family, mode: Mode) -> Cluster {
+    with(family, mode, Vec::new(), &[])
+}
+
+/// The same with a configuration of kube-proxy that says more, as the rows of [`configured`] have it: node1 has a second address.
+#[must_use]
+pub fn cluster_configured(family: Family, mode: Mode) -> Cluster {
+    let second = match family {
+        Family::V4 => configured::SECOND.into(),
+        Family::V6 => six::six(configured::SECOND.into()),
+    };
+    with(family, mode, vec![Change::Proxy(Some(Arc::new(configured::proxy())))], &[("node1", second)])
+}
+
+/// The table's cluster with more objects, and further addresses of nodes.
+fn with(family: Family, mode: Mode, more: Vec<Change>, further: &[(&str, IpAddr)]) -> Cluster {
     let of_family = |cidr: &str| match family {
         Family::V4 => range(cidr),
         Family::V6 => six::range_six(range(cidr)),
@@ -49,10 +64,12 @@ pub fn cluster(family: Family, mode: Mode) -> Cluster {
         let cidr = BlockCidr(of_family(cidr));
         Change::Block(cidr, Some(Block::new(cidr, Some(owner.into()))))
     }));
+    changes.extend(more);
     let facts = NODES.map(|node| {
         let (_, border) = if family == Family::V4 { config(node) } else { six::config(node) };
         let own = links.iter().filter(|(_, of, _)| of.as_str() == node);
         let facts = Facts {
+            addrs: further.iter().filter(|(of, _)| *of == node).map(|(_, addr)| *addr).collect(),
             no_nat_cidrs: border.no_nat_cidrs,
             serves_node_at_sockets: mode == Mode::Ebpf,
             links: own.map(|(addr, _, link)| (*addr, link.clone())).collect(),
@@ -73,7 +90,7 @@ fn join(node: &mut Node, family: Family, subnet: IpNet) {
 /// The links of what may be a pod.
 fn links(change: &Change) -> Vec<(IpAddr, NodeName, Link)> {
     let Change::Pod(key, Some(pod)) = change else { return Vec::new() };
-    let link = Link { device: link_of(&key.name), bridge: None };
+    let link = Link { device: link_of(&key.name), bridge: None, ports: Vec::new() };
     let Some(node) = &pod.node else { return Vec::new() };
     pod.addrs.iter().map(|addr| (addr.0, node.clone(), link.clone())).collect()
 }

@@ -4,12 +4,13 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use podnet_model::{
     Change, Endpoint, EndpointSlice, Family, NodeAddr, PodAddr, Protocol, Service, ServiceKey, SliceKey,
-    endpoints::Hints, service::ServiceKind,
+    endpoints::Hints,
+    service::{ServiceKind, TrafficPolicy},
 };
 
 use super::{
-    super::{FrontendKind, NodePortAddresses, Services, ServicesConfig},
-    BackendAddress, Direction, Fate, Host, NodeRules, Packet, Tables, Verdict, holds, host, on,
+    super::{FrontendKind, NodePortAddresses, Services, ServicesConfig, ebpf},
+    BackendAddress, Direction, Fate, Host, NodeRules, Packet, Tables, Verdict, holds, host, key, on,
     packet_table::{self, configured, six},
     rules_after,
 };
@@ -197,6 +198,96 @@ fn udp_backends_vanish_with_their_service_and_with_its_virtual_address() {
         let vanished: BTreeSet<_> = plan.vanished.into_iter().collect();
         assert_eq!(vanished, &before - &left, "{after:?}");
     }
+}
+
+/// As with kube-proxy (`CleanStaleEntries`), and as TCP has it: a question that is under way is answered.
+#[test]
+fn udp_connections_to_an_endpoint_are_forgotten_when_it_answers_no_more_and_not_while_it_ends() {
+    let slice = slice("dns");
+    let dns = key("dns", Protocol::Udp, 53);
+    let [first, second] = ["dns1", "dns2"].map(|name| BackendAddress { addr: address(name), port: 5353 });
+    let said = |(ready, serving, terminating)| {
+        let mut slice = slice.clone();
+        let endpoint = &mut slice.endpoints[0];
+        (endpoint.ready, endpoint.serving, endpoint.terminating) = (ready, serving, terminating);
+        Change::Slice(slice.key.clone(), Some(slice))
+    };
+    let removed = || {
+        let mut slice = slice.clone();
+        slice.endpoints.remove(0);
+        Change::Slice(slice.key.clone(), Some(slice))
+    };
+    let mut node = on("node1");
+    rules_after(&mut node, &packet_table::changes());
+    let (ready, ends, ended) = ((true, true, false), (false, true, true), (false, false, true));
+    let (both, other) = (vec![first, second], vec![second]);
+    for (step, change, backends, fate) in [
+        ("it ends", said(ends), &other, ebpf::Fate::Served),
+        ("it answers no more", said(ended), &other, ebpf::Fate::Lost),
+        ("it is gone after that", removed(), &other, ebpf::Fate::Lost),
+        ("it is back", said(ready), &both, ebpf::Fate::Served),
+        ("it is neither ready nor ending", said((false, true, false)), &other, ebpf::Fate::Served),
+        ("it ends again", said(ends), &other, ebpf::Fate::Served),
+        ("it is gone at once", removed(), &other, ebpf::Fate::Lost),
+    ] {
+        let was_astray = node.services.leads_astray(&(dns, first));
+        let (plan, _) = node.apply(&change);
+        let mut chosen: Vec<_> = node.services.serving(&dns).unwrap().backends().map(|backend| backend.at).collect();
+        chosen.sort_unstable();
+        assert_eq!((&chosen, node.services.fate(&dns, first)), (backends, fate), "{step}");
+        let is_astray = fate == ebpf::Fate::Lost;
+        assert_eq!(node.services.leads_astray(&(dns, first)), is_astray, "{step}");
+        let expected = if is_astray && !was_astray { vec![(dns, first)] } else { Vec::new() };
+        assert_eq!(plan.vanished, expected, "{step}");
+    }
+}
+
+#[test]
+fn udp_connections_go_on_where_policies_and_hints_come_to_lead_elsewhere() {
+    let dns = key("dns", Protocol::Udp, 53);
+    let slice = slice("dns");
+    let hinted = {
+        let mut slice = slice.clone();
+        for (endpoint, zone) in slice.endpoints.iter_mut().zip(["a", "b"]) {
+            endpoint.hints = Hints { zones: vec![zone.into()], ..Hints::default() };
+        }
+        Change::Slice(slice.key.clone(), Some(slice))
+    };
+    let local = Service { internal_policy: TrafficPolicy::Local, ..service("dns") };
+    let local = Change::Service(local.key.clone(), Some(local));
+    let second = (dns, BackendAddress { addr: address("dns2"), port: 5353 });
+    for change in [hinted.clone(), local] {
+        let mut node = on("node1");
+        rules_after(&mut node, &packet_table::changes());
+        assert_eq!(node.apply(&change).0.vanished, [], "{change:?}");
+        let serving = node.services.serving(&dns).unwrap();
+        assert_eq!(serving.backends().map(|backend| backend.at.addr).collect::<Vec<_>>(), addresses(["dns1"]));
+        assert!(!node.services.leads_astray(&second));
+        let mut fewer = slice.clone();
+        fewer.endpoints.truncate(1);
+        assert_eq!(node.apply(&Change::Slice(fewer.key.clone(), Some(fewer))).0.vanished, [second]);
+        assert!(node.services.leads_astray(&second));
+    }
+    // What lasts is kept where something else changes.
+    let mut node = on("node1");
+    rules_after(&mut node, &packet_table::changes());
+    node.apply(&hinted);
+    let former = node.services.serving(&dns).unwrap().lasting.clone();
+    let sticky = Service { affinity: Some(10), ..service("dns") };
+    node.apply(&Change::Service(sticky.key.clone(), Some(sticky)));
+    let serving = node.services.serving(&dns).unwrap();
+    assert_eq!((serving.affinity, serving.lasting.len()), (Some(10), 1));
+    assert!(std::sync::Arc::ptr_eq(&serving.lasting, &former));
+    // An endpoint that is published whatever it says is as good as a ready one.
+    let mut node = on("node1");
+    let published = Service { publish_not_ready: true, ..service("dns") };
+    let mut changes = packet_table::changes();
+    changes.push(Change::Service(published.key.clone(), Some(published)));
+    rules_after(&mut node, &changes);
+    let mut ended = slice;
+    (ended.endpoints[1].ready, ended.endpoints[1].serving, ended.endpoints[1].terminating) = (false, false, true);
+    assert_eq!(node.apply(&Change::Slice(ended.key.clone(), Some(ended))).0.vanished, []);
+    assert!(!node.services.leads_astray(&second));
 }
 
 /// `sessionAffinity` and `internalTrafficPolicy: Local` together: a client stays, among the endpoints of its node alone.

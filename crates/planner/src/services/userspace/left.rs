@@ -63,9 +63,15 @@ mod tests {
         let mut userspace = Userspace::new(&services);
         userspace.work(&services);
         assert!(userspace.unserved().any(|(_, lack, _)| lack == Lack::Sctp));
+        let keep_source =
+            services.frontends().filter(|(key, serving)| serving.keeps_source && key.protocol != Protocol::Sctp);
+        let keep_source: BTreeSet<&ServiceKey> = keep_source.map(|(_, serving)| &serving.service).collect();
+        assert!(!keep_source.is_empty());
+        assert_eq!(userspace.hiding(), keep_source);
         userspace.leave_to_rules(&services.frontends().map(|(key, _)| key.addr).collect());
         userspace.work(&services);
         assert_eq!(userspace.unserved().count(), 0);
+        assert!(userspace.hiding().is_empty());
     }
 
     #[test]

@@ -26,6 +26,7 @@ fn serving(backends: &[BackendAddress], affinity: Option<u32>) -> Arc<Serving> {
         outside: backends,
         keeps_source: false,
         affinity,
+        lasting: Arc::default(),
         sources: None,
     })
 }

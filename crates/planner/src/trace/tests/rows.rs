@@ -7,7 +7,7 @@ use podnet_model::{Family, proxy::Mode};
 use super::{super::*, passed};
 use crate::{
     ruleset::{BackendAddress, walk::Direction},
-    services::packet_table::{self, Fate, Row, six, traced},
+    services::packet_table::{self, Fate, Row, configured, six, traced},
 };
 
 /// The modes that the rules tell the fate of a packet in.
@@ -73,6 +73,19 @@ fn each_row_of_the_packet_table_is_traced_to_its_fate() {
         // Virtual servers are at no loopback address.
         let served = |row: &Row| mode != Mode::Ipvs || !row.packet.dst.is_loopback();
         for row in rows_of(&cluster, family).into_iter().filter(served) {
+            assert_eq!(fate(&row, &traced(&cluster, &row)).as_ref(), Some(&row.fate), "{mode} {row}");
+        }
+    }
+}
+
+#[test]
+fn each_row_of_a_node_that_is_configured_otherwise_is_traced_to_its_fate() {
+    for (family, mode) in Family::ALL.into_iter().flat_map(|family| MODES.map(|mode| (family, mode))) {
+        let cluster = traced::cluster_configured(family, mode);
+        let is_of_family = |row: &Row| Family::of(&row.packet.dst) == family;
+        let rows: Vec<Row> = configured::rows().into_iter().filter(is_of_family).collect();
+        assert!(rows.len() > 15, "{} rows", rows.len());
+        for row in rows {
             assert_eq!(fate(&row, &traced(&cluster, &row)).as_ref(), Some(&row.fate), "{mode} {row}");
         }
     }

@@ -4,9 +4,10 @@ use podnet_model::{Family, ServiceKey, proxy::Mode};
 
 use super::{super::Kind, Cluster, Hop, LOOPBACK_MTU, Path, Place, Planned, Traveller, Verdict, at, objects};
 use crate::{
+    attachments,
     iptables::{endpoint_chain, port_chain},
     ruleset::{
-        BackendAddress, FrontendKey, HookPoint,
+        BackendAddress, FrontendKey, HookPoint, RuleSet,
         walk::{self, Direction, Element, Outcome, Packet, walk_tables},
     },
     services::{Serving, nftables, userspace},
@@ -18,12 +19,14 @@ impl Cluster {
     /// Sends a packet through the rules of a node, and on by its routes.
     pub(super) fn through(&self, planned: &Planned, direction: Direction, traveller: &Traveller) -> Vec<Path> {
         let target = traveller.target;
-        let [services, border] = &planned.rules[Family::of(&target.addr)];
+        let family = Family::of(&target.addr);
+        let ports = planned.ports.as_ref().map(|ports| &ports[family]);
+        let tables: Vec<&RuleSet> = planned.rules[family].iter().chain(ports).collect();
         let packet = match traveller.is_echo {
             true => Packet::ping(traveller.source, target.addr),
             false => Packet::opening(traveller.source, target.addr, target.protocol, target.port),
         };
-        let journey = walk_tables(&[services, border], &packet, direction, planned);
+        let journey = walk_tables(&tables, &packet, direction, planned);
         let mut paths = Vec::new();
         for (outcome, share) in together(journey.outcomes) {
             let mut way = traveller.clone();
@@ -37,7 +40,8 @@ impl Cluster {
     fn after(&self, planned: &Planned, outcome: &Outcome, mut way: Traveller) -> Vec<Path> {
         let asked = FrontendKey { addr: way.target.addr, protocol: way.target.protocol, port: way.target.port };
         let serving = planned.services[Family::of(&asked.addr)].serving(&asked);
-        let is_served = outcome.translated && !way.is_echo;
+        let by_port = outcome.steps.iter().find(|step| attachments::leads(step));
+        let is_served = outcome.translated && !way.is_echo && by_port.is_none();
         if is_served || matches!(outcome.verdict, walk::Verdict::Rejected | walk::Verdict::Dropped) {
             way.hops.extend(to_socket(planned, &asked, serving, way.is_own));
         }
@@ -49,6 +53,10 @@ impl Cluster {
             way.hops.push(translated(planned, &asked, serving, outcome));
             // Who passes connections on sends packets of its own.
             way.is_own |= planned.facts.mode == Mode::Userspace;
+            (way.target.addr, way.target.port) = (outcome.destination.addr, outcome.destination.port);
+        }
+        if let Some(met) = by_port {
+            way.hops.push(to_pod(planned, &asked, met, outcome));
             (way.target.addr, way.target.port) = (outcome.destination.addr, outcome.destination.port);
         }
         let whose = || serving.map_or_else(|| format!("{asked}"), |serving| format!("service {}", serving.service));
@@ -88,11 +96,21 @@ impl Cluster {
         let why = marked.filter(|_| comment == "marked connections").map_or(comment, |mark| mark.comment);
         let object = if outcome.translated { None } else { self.object_of_pool(way.source) };
         let hop = Hop::new(place(planned), Kind::Masqueraded, format!("source {} becomes {addr}: {why}", way.source));
-        let hop = hop.by(met.map(|met| nft(planned, met, outcome.translated)).unwrap_or_default()).of(object);
+        let is_served = outcome.translated && !outcome.steps.iter().any(attachments::leads);
+        let hop = hop.by(met.map(|met| nft(planned, met, is_served)).unwrap_or_default()).of(object);
+        let cost = match (planned.facts.mode, outcome.translated) {
+            // Who opens a connection anew does that from the node's address.
+            (Mode::Userspace, true) if is_served => None,
+            (_, true) => Some("nothing more: the entry of connection tracking has both translations"),
+            (_, false) => Some(TRACKED),
+        };
         way.source = addr;
-        way.hop(hop)
+        way.hop(Hop { cost: cost.map(str::to_owned), ..hop })
     }
 }
+
+/// What a translation costs.
+const TRACKED: &str = "an entry of connection tracking; every packet and every answer is translated";
 
 /// Outcomes that differ in nothing but the random choice that led there, with their share.
 fn together(outcomes: Vec<Outcome>) -> Vec<(Outcome, f64)> {
@@ -142,11 +160,22 @@ fn translated(planned: &Planned, asked: &FrontendKey, serving: Option<&Serving>,
     };
     let cost = match planned.facts.mode {
         Mode::Userspace => "each connection is opened anew and passed on by the agent",
-        _ => "an entry of connection tracking; every packet and every answer is translated",
+        _ => TRACKED,
     };
     let what = format!("destination {} becomes {to}", at(asked.addr, asked.port));
     let service = serving.map(|serving| objects::service(&serving.service));
     Hop::new(place(planned), Kind::Translated, what).by(rule).of(service).costing(cost)
+}
+
+/// A port of the node leads to a pod, in every mode by the same rules.
+fn to_pod(planned: &Planned, asked: &FrontendKey, met: &walk::Hop, outcome: &Outcome) -> Hop {
+    let to = outcome.destination;
+    let object = match planned.lookup(to.addr) {
+        Lookup::Pod(pod) => Some(objects::pod(&pod)),
+        _ => None,
+    };
+    let what = format!("destination {} becomes {to}", at(asked.addr, asked.port));
+    Hop::new(place(planned), Kind::Translated, what).by(nft(planned, met, false)).of(object).costing(TRACKED)
 }
 
 /// A ClusterIP's echo request, which the node answers.
@@ -194,6 +223,9 @@ fn dropped(planned: &Planned, outcome: &Outcome, way: &Traveller, whose: &str) -
 
 /// A rule of nf_tables as `nft list` names its place.
 fn nft(planned: &Planned, met: &walk::Hop, of_services: bool) -> String {
+    if planned.ports.as_ref().is_some_and(|ports| ports.v4.chains.contains_key(&met.chain)) {
+        return format!("nftables, table {}, {met}", attachments::TABLE);
+    }
     let table = if of_services { nftables::TABLE } else { crate::border::TABLE };
     match planned.facts.mode {
         Mode::Nftables | Mode::Ebpf => format!("nftables, table {table}, {met}"),

@@ -1,6 +1,12 @@
 //! The cluster in memory.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use futures::future::{BoxFuture, FutureExt};
 use k8s_openapi::{
@@ -21,6 +27,7 @@ pub(super) struct MemoryCluster {
     tokens: Mutex<usize>,
     /// How often a status was written: the version of the object.
     writes: Mutex<u64>,
+    silent: AtomicBool,
 }
 
 impl MemoryCluster {
@@ -51,6 +58,11 @@ impl MemoryCluster {
         *self.writes.lock().unwrap()
     }
 
+    /// From now on nobody who writes a status gets an answer.
+    pub(super) fn fall_silent(&self) {
+        self.silent.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn last_status(&self) -> Option<PodStatus> {
         self.status.borrow().clone()
     }
@@ -79,6 +91,9 @@ impl Cluster for MemoryCluster {
         let mut writes = self.writes.lock().unwrap();
         *writes += 1;
         self.status.send_replace(Some(status.clone()));
+        if self.silent.load(Ordering::Relaxed) {
+            return futures::future::pending().boxed();
+        }
         futures::future::ready(Ok(Some(writes.to_string()))).boxed()
     }
 

@@ -26,7 +26,7 @@ impl Holders for Limited {
     fn dropped(&self) -> Option<Vec<Loss>> {
         let packets = self.packets.load(Ordering::Relaxed);
         let dropped = Dropped { device: self.index, direction: Direction::Ingress, packets };
-        Some(vec![Loss { dropped, rate_of: None }])
+        Some(vec![Loss { dropped, counted: None }])
     }
 }
 

@@ -8,7 +8,7 @@ use super::*;
 
 /// Tables at the hooks and priorities at which podnet has chains, with what such tables hold; chains of iptables in the tables that mode
 /// `iptables` writes to.
-const THEIRS: [&str; 14] = [
+const THEIRS: [&str; 18] = [
     "nft add table ip others",
     "nft -- add chain ip others pre { type nat hook prerouting priority -100 ; }",
     "nft -- add chain ip others post { type nat hook postrouting priority 100 ; }",
@@ -18,8 +18,12 @@ const THEIRS: [&str; 14] = [
     "nft add chain ip6 others frontends { type filter hook forward priority 0 ; policy drop ; }",
     "nft add table inet others",
     "nft add map inet others backends { type inet_service : verdict ; elements = { 80 : accept } ; }",
-    "nft add chain inet others services { type filter hook input priority 0 ; }",
+    "nft add chain inet others services { type filter hook input priority 0 ; policy accept ; }",
     "nft add rule inet others services tcp dport vmap @backends",
+    "nft add counter inet others seen",
+    "nft add chain inet others passing { type filter hook forward priority 0 ; policy accept ; }",
+    "nft add rule inet others passing ip daddr 10.96.0.1 counter packets 7 bytes 700 accept comment \"podnet's? no\"",
+    "nft add rule inet others passing counter name seen comment \"KUBE-SERVICES #1: {};\"",
     "iptables-nft -t nat -N OTHERS",
     "iptables-nft -t nat -A OTHERS -d 10.96.0.9/32 -j RETURN",
     "iptables-nft -t nat -A PREROUTING -j OTHERS",

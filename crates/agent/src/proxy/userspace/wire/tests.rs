@@ -31,6 +31,7 @@ fn front(backends: u16) -> Front {
         outside: Backends::Drop,
         keeps_source: true,
         affinity: Some(10_800),
+        lasting: Arc::new([backend(9)]),
         sources: sources.clone(),
     };
     Front { place: Place::Node, guard: Some(Guard::Only { inside: true, sources }), serving: Arc::new(serving) }

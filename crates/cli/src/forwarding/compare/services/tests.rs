@@ -67,7 +67,7 @@ fn planned(state: &State) -> &Planned {
 
 fn told(state: &State, number: u8, served: Served) -> Told {
     let facts = state.cluster.planned(&lab::node(number)).unwrap().facts.clone();
-    Told { facts, is_configured_alone: false, kernel: Snapshot { served, ..Snapshot::default() } }
+    Told { facts, is_configured_alone: false, kernel: Snapshot { served, ..Snapshot::default() }, pods: Vec::new() }
 }
 
 /// What is found of `web` on the first node, where all was told.
