@@ -142,7 +142,9 @@ struct Scene<'a> {
     client: Place,
     /// The pods that serve.
     names: BTreeSet<String>,
-    /// The ClusterIP that the load goes to, and one of another Service of the same pods.
+    /// The ClusterIP of the Service whose names are asked.
+    named: String,
+    /// The one that the load goes to, and one of another Service of the same pods.
     service: String,
     other: String,
     balanced: String,
@@ -173,7 +175,8 @@ impl<'a> Scene<'a> {
         let node = |node: &Value| node["status"]["addresses"][0]["address"].as_str().unwrap().to_owned();
         let nodes = items(cluster.json(&["nodes"])).iter().map(node).collect();
         let client = Place::of(cluster, "node1", "web", "client");
-        Self { cluster, client, names, service: ip("web"), other: ip("other"), balanced, pods, nodes }
+        let (named, other) = (ip("web"), ip("other"));
+        Self { cluster, client, names, service: named.clone(), named, other, balanced, pods, nodes }
     }
 
     /// From a pod, from each node and from outside; pings of the ClusterIP, and a port that it has not.
@@ -213,7 +216,7 @@ impl<'a> Scene<'a> {
     /// The pod is told the Services' names and what they are, by cluster DNS, which it reaches through a Service itself.
     fn knows_names(&self) {
         let in_pod = |command: &str| self.client.run(command);
-        eventually("names are answered", SOON, || asking::names_are_answered(in_pod, &self.service, &self.pods));
+        eventually("names are answered", SOON, || asking::names_are_answered(in_pod, &self.named, &self.pods));
     }
 
     /// To who asks as people do.
