@@ -12,7 +12,7 @@ help:
 	@echo "make demo      build, bring a cluster up, apply examples/, show the result, leave it running"
 	@echo "make test      everything that CI checks: formatting, lints, layers, licences, every test"
 	@echo "make bench     measure, and write the figures to bench/results/"
-	@echo "make churn     change up to 500 endpoints a second under connections, for a minute in each mode (not ipvs)"
+	@echo "make churn     change up to 500 endpoints a second under connections, for a minute in each mode (in ipvs 100, in the virtual machine)"
 	@echo "make fuzz      fuzz what cluster DNS reads, MINUTES=10 for each target, and keep what was found to reach more"
 	@echo "make install   install podnet and podnet-cni into /usr/local/bin, WITH=podnet-cli/parquet with Parquet and S3"
 
@@ -44,7 +44,8 @@ bench: setup-bench build
 	@PODNET=$(abspath $(PODNET)) bench/run
 
 churn: setup-test
-	PODNET_TEST_CHURN_SECONDS=60 cargo nextest run --locked -p podnet-testnet --test packets --no-capture 'churn::connections_go'
+	PODNET_TEST_CHURN_SECONDS=60 cargo nextest run --locked -p podnet-testnet --test packets --no-capture \
+		'churn::connections_go' 'churn::agent::fresh::endpoints_of_virtual_servers_change'
 
 MINUTES ?= 10
 fuzz:

@@ -40,6 +40,9 @@ pub struct AgentConfig {
     pub subnet_file: PathBuf,
     /// How the conflist says that pods are joined to the node.
     pub pod_link: PodLink,
+    /// Rules of podnet's let pods' packets pass other people's `FORWARD` chains that drop. Without them tables of other programs are not looked at either, once
+    /// what agents and modes of Services before left there is taken away; a mode whose rules stand there needs them all the same.
+    pub forward_rules: bool,
     /// Packets between pods may pass by the stack.
     pub fast_path: bool,
     /// The cgroup (v2) whose processes' connections come to Services at the socket, in mode `ebpf`, by its path from the hierarchy's root: that of

@@ -14,6 +14,7 @@
 //! - `keeper`: the one task that owns the cluster's state and replaces the server when the Corefile changes
 //! - `corefile`: reading the Corefile and what it names; `hostnames`: the addresses of upstreams that it names; `retry`: when one is
 //!   tried again for which they were not known
+//! - `signals`: those that have the Corefile read again, or do nothing
 //! - `signing`: zone files that are signed
 //! - `http`: health, readiness and metrics
 //! - [`panics`]: what becomes of a panic
@@ -39,6 +40,7 @@ pub mod panics;
 pub(crate) mod pem;
 mod protobuf;
 mod retry;
+mod signals;
 mod signing;
 mod tcp;
 #[cfg(test)]
@@ -60,12 +62,14 @@ use std::{
 
 use podnet_client::connect::ConnectError;
 use podnet_dns::{Checked, Config, CorefileError, Scheme, Server, chain::TlsOptions, server::Later};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
 pub use clients::Clients;
 pub(crate) use local::Told;
 pub use local::{Local, LocalOptions, Seat};
+pub use signals::reloads;
 
 use crate::dns::{
     handover::{Offer, Sockets},
@@ -179,13 +183,14 @@ pub enum DnsError {
 }
 
 /// Runs cluster DNS until `shutdown` is done, and then for the lameduck time of the Corefile's `health` on; or until another process
-/// has taken over its sockets.
+/// has taken over its sockets. When `reload` tells so, the Corefile and all that it names are read again and zone files signed, be the
+/// plugin `reload` there or not; what is told several times meanwhile is done once.
 ///
 /// # Errors
 ///
 /// When the Corefile cannot be loaded, a port cannot be opened, or there is no access to an API server that the Corefile needs. An
 /// API server that is away is waited for, unless another process serves meanwhile.
-pub async fn run(options: DnsOptions, shutdown: impl Future<Output = ()>) -> Result<(), DnsError> {
+pub async fn run(options: DnsOptions, reload: Arc<Notify>, shutdown: impl Future<Output = ()>) -> Result<(), DnsError> {
     // Each connection is a descriptor, and each question that an upstream is asked over UDP has a socket of its own.
     if let Err(error) = podnet_kernel::descriptors::raise_limit() {
         tracing::warn!(%error, "cluster DNS may have no more open files than it began with");
@@ -222,7 +227,7 @@ pub async fn run(options: DnsOptions, shutdown: impl Future<Output = ()>) -> Res
     shared.server().start(None, || ());
     shared.server().probe_loops();
     let checks = tokio::spawn(outside::check(Arc::clone(&shared)));
-    let keeper = tokio::spawn(keeper.keep(listeners));
+    let keeper = tokio::spawn(keeper.keep(listeners, reload));
     let offered = taken(offer, &shared);
     tokio::pin!(offered);
     let mut followed = tokio::select! {

@@ -145,8 +145,12 @@ impl Network {
         let (planned_with, of_overlay) = watch::channel(overlay.config().clone());
         let pods = Arc::new(PodEnds::new(PodRules::open()?, fast_path, overlay.pod_mtu()));
         let (publish, published) = watch::channel(underlay.published);
-        let (repair, notices) =
+        let (mut repair, notices) =
             Repair::start(&mut datapath, &underlay, pods.clone(), counts.clone()).map_err(NftError::from)?;
+        let looks_at_others = config.forward_rules;
+        if !looks_at_others {
+            repair.leave_others_chains();
+        }
         let by_file = config.proxy_config.is_some();
         let proxy = Configured::new(config.node.clone(), by_file, has, told_of_services, complaints.clone());
         let resolver = Seat::default();
@@ -163,8 +167,8 @@ impl Network {
             missed: Missed::default(),
             problems: Problems::new(complaints.clone(), config.node.clone()),
             failures: Failures::new(complaints.clone(), config.node.clone()),
-            legacy: LegacyWatch::new(complaints.clone(), config.node.clone()),
-            strangers: Strangers::new(complaints.clone(), config.node.clone()),
+            legacy: looks_at_others.then(|| LegacyWatch::new(complaints.clone(), config.node.clone())),
+            strangers: looks_at_others.then(|| Strangers::new(complaints.clone(), config.node.clone())),
             lacking: Lacking::new(complaints, config.node.clone()),
             counts,
             publish,

@@ -41,6 +41,17 @@ const BACKLOG: usize = 64;
 /// Notices come in bursts (a flush, a device that goes): what follows closely is mended together.
 const GATHER: Duration = Duration::from_millis(10);
 
+/// podnet's rules in other people's chains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passages {
+    /// They stand wherever such a chain drops.
+    Kept,
+    /// There are to be none: what an agent before this one left is still to be taken away.
+    Unwanted,
+    /// There are none, and others' chains are not looked at any more.
+    Gone,
+}
+
 /// What is suspected, and what was done about it so far.
 pub struct Repair {
     underlay: Underlay,
@@ -65,6 +76,7 @@ pub struct Repair {
     lost: BTreeSet<LinkName>,
     /// The reverse path filter checks who sends by pods' devices.
     filters_senders: bool,
+    passages: Passages,
     /// What the limiter's times count from.
     began: Instant,
 }
@@ -98,6 +110,7 @@ impl Repair {
             devices_unknown: false,
             lost: BTreeSet::new(),
             filters_senders: false,
+            passages: Passages::Kept,
             began: Instant::now(),
         };
         let (sender, receiver) = mpsc::channel(BACKLOG);
@@ -120,9 +133,15 @@ impl Repair {
     /// The pools changed: other people's chains may have to let other ranges pass, and settings count that did not, where a range is the
     /// first of IPv6.
     pub fn ranges_changed(&mut self) {
-        let now = Instant::now();
-        self.suspicion.passage(now);
-        self.suspicion.settings.get_or_insert(now);
+        self.suspect_passage();
+        self.suspicion.settings.get_or_insert_with(Instant::now);
+    }
+
+    /// From now on no rules of podnet's stand in other people's chains: those that an agent before this one left there are taken away, for which these
+    /// chains are looked at for the last time.
+    pub fn leave_others_chains(&mut self) {
+        self.passages = Passages::Unwanted;
+        self.suspect_passage();
     }
 
     /// Settings of the kernel were changed on which others depend.

@@ -64,7 +64,7 @@ pub(crate) fn measure(podnet: &str, cluster: &Cluster) -> Result<Recording> {
     let [same_node, across_nodes] = slices::measure(podnet, cluster, &ends)?;
     let watched = peers::measure(podnet, cluster, [&ends[0], &ends[1]])?;
     let live = live::measure(podnet, cluster, [&ends[0], &ends[2]])?;
-    let accounts = account::measure(podnet, cluster, [&ends[0], &ends[2]])?;
+    let accounts = account::measure(podnet, cluster, [&ends[0], &ends[1], &ends[2]])?;
     Ok(Recording { same_node, across_nodes, watched, live, accounts })
 }
 

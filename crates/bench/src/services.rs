@@ -3,17 +3,17 @@
 //! The client is a process of its own in the client pod's namespaces and control group, as a program of that pod is: modes that decide
 //! at the socket know pods by that. The server is a thread in the server pod's namespace. Both ways are measured in turns.
 
+mod client;
+
 use std::{
-    fmt, fs,
+    fmt,
     io::{Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    os::unix::process::CommandExt,
-    process::Command,
+    net::{IpAddr, TcpListener, TcpStream},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use podnet_kernel::{cgroup::Cgroup, netns::NetNs, sysctl};
+use podnet_kernel::sysctl;
 use podnet_testnet::Cluster;
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +21,9 @@ use crate::{
     Result,
     ratios::Ratios,
     targets::Target,
-    traffic::{End, ask, drain, echo, median, pod, send, span},
+    traffic::{End, drain, echo, median, pod},
 };
+pub(crate) use client::{CLIENT, Load, ask_client, client};
 
 const ROUNDS: usize = 15;
 const MODES: [&str; 4] = ["nftables", "ebpf", "iptables", "userspace"];
@@ -39,7 +40,7 @@ const CLOSE: u16 = 9003;
 const SERVICE_PORTS: &str = "20000 39999";
 const DIRECT_PORTS: &str = "40000 60999";
 
-/// What goes through one way.
+/// What goes through one way; what was not measured is 0.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Figures {
     gbit_s: f64,
@@ -51,6 +52,13 @@ pub(crate) struct Figures {
     connections_s: f64,
     /// The 99th percentile of such a connection, in microseconds.
     connection_p99_us: f64,
+}
+
+impl Figures {
+    /// Of what was measured apart.
+    pub(crate) fn with_connections_of(self, other: &Self) -> Self {
+        Self { connections_s: other.connections_s, connection_p99_us: other.connection_p99_us, ..self }
+    }
 }
 
 /// Medians of the Service's way beside the direct one.
@@ -169,7 +177,7 @@ fn answer_once(mut stream: TcpStream) -> std::io::Result<()> {
 
 fn ask_by(ports: &str, client: &End, server: IpAddr) -> Result<Figures> {
     sysctl::set(&client.netns, "net.ipv4.ip_local_port_range", ports)?;
-    ask_client(client, server)
+    ask_client(client, server, Load::All)
 }
 
 fn compare(client: &End, direct: IpAddr, service: IpAddr, rounds: usize) -> Result<Compared> {
@@ -198,66 +206,6 @@ pub(crate) fn each(value: impl Fn(fn(&Figures) -> f64) -> f64) -> Figures {
         connections_s: value(|figures| figures.connections_s),
         connection_p99_us: value(|figures| figures.connection_p99_us),
     }
-}
-
-/// One round, by a process in the client's pod.
-pub(crate) fn ask_client(client: &End, server: IpAddr) -> Result<Figures> {
-    let pid = client.process.ok_or("the client is no pod")?;
-    let mut command = Command::new("/proc/self/exe");
-    command.args([CLIENT, &pid.to_string(), &server.to_string()]).process_group(0);
-    let output = command.stderr(std::process::Stdio::inherit()).output()?;
-    if !output.status.success() {
-        return Err(format!("the client: {}", output.status).into());
-    }
-    Ok(serde_json::from_slice(&output.stdout)?)
-}
-
-/// The first argument of a client: its pod's process and the server's address follow.
-pub(crate) const CLIENT: &str = "as-client-of";
-
-/// What a client does.
-pub(crate) fn client(args: &[String]) -> Result<()> {
-    let [pid, server] = args else { return Err("a client takes a process and an address".into()) };
-    let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    let cgroup = cgroup.lines().find_map(|line| line.strip_prefix("0::")).ok_or("the pod is in no cgroup")?;
-    Cgroup::v2(cgroup.trim_start_matches('/'))?.add_self()?;
-    let server: IpAddr = server.parse()?;
-    let figures = NetNs::of_process(pid.parse()?)?.run(move || -> std::io::Result<_> {
-        let to = |port| TcpStream::connect_timeout(&SocketAddr::from((server, port)), Duration::from_secs(5));
-        let gbit_s = send(to(STREAM)?)?;
-        let requests = ask(to(ANSWER)?)?;
-        let connections = connect_ask_close(|| to(CLOSE))?;
-        let a_second = |times: &[Duration]| times.len() as f64 / span().as_secs_f64();
-        Ok(Figures {
-            gbit_s,
-            requests_s: a_second(&requests),
-            connections_s: a_second(&connections),
-            request_p99_us: p99_us(requests),
-            connection_p99_us: p99_us(connections),
-        })
-    })??;
-    println!("{}", serde_json::to_string(&figures)?);
-    Ok(())
-}
-
-fn p99_us(mut times: Vec<Duration>) -> f64 {
-    times.sort_unstable();
-    times.get(times.len() * 99 / 100).map_or(0.0, |time| time.as_secs_f64() * 1e6)
-}
-
-fn connect_ask_close(connect: impl Fn() -> std::io::Result<TcpStream>) -> std::io::Result<Vec<Duration>> {
-    let (span, started, mut times, mut byte) = (span(), Instant::now(), Vec::new(), [1]);
-    while started.elapsed() < span {
-        let began = Instant::now();
-        let mut stream = connect()?;
-        stream.write_all(&byte)?;
-        stream.read_exact(&mut byte)?;
-        // Closed by a reset: of so many connections neither side nor connection tracking could remember each for a minute.
-        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
-        drop(stream);
-        times.push(began.elapsed());
-    }
-    Ok(times)
 }
 
 impl fmt::Display for Measured {

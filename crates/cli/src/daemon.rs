@@ -99,6 +99,7 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
             PodLink::Veth => podnet_agent::conflist::PodLink::Veth,
             PodLink::Bridge => podnet_agent::conflist::PodLink::Bridge,
         },
+        forward_rules: options.iptables_forward_rules,
         fast_path: !options.no_fast_path,
         sockets_cgroup: options.sockets_cgroup.unwrap_or_default(),
         gives_addresses: !options.no_load_balancer_controller,
@@ -196,7 +197,10 @@ pub(crate) fn dns(options: DnsOptions) -> Result<(), Failure> {
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
         handover: options.handover,
     };
-    run(async { podnet_agent::dns::run(settings, stopped()?).await.doing(|| "cluster DNS ended".into()) })
+    run(async {
+        let reload = podnet_agent::dns::reloads().doing(|| "cannot listen to signals".into())?;
+        podnet_agent::dns::run(settings, reload, stopped()?).await.doing(|| "cluster DNS ended".into())
+    })
 }
 
 pub(crate) fn demoapp(arguments: Vec<String>) -> Result<(), Failure> {
@@ -337,6 +341,31 @@ mod tests {
         for wrong in ["1023", "16777217", "many"] {
             let refused = entries(&format!("--flow-entries {wrong}")).unwrap_err();
             assert!(refused.contains("--flow-entries"), "{refused}");
+        }
+    }
+
+    /// As flannel's option of the name.
+    #[test]
+    fn rules_in_other_peoples_chains_are_made_unless_they_are_not_wanted() {
+        let wanted = |more: &str| {
+            let line = format!("podnet agent --name node1 {more}");
+            let parsed = Arguments::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())?;
+            let Command::Agent(options) = parsed.command else { panic!("not an agent") };
+            Ok::<_, String>(options.iptables_forward_rules)
+        };
+        for (more, expected) in [
+            ("", true),
+            ("--iptables-forward-rules", true),
+            ("--iptables-forward-rules --drop-lost-nodes", true),
+            ("--iptables-forward-rules=true", true),
+            ("--iptables-forward-rules=false", false),
+            ("--iptables-forward-rules=False", false),
+            ("--iptables-forward-rules=0", false),
+        ] {
+            assert_eq!(wanted(more), Ok(expected), "{more}");
+        }
+        for wrong in ["--iptables-forward-rules=never", "--iptables-forward-rules=", "--iptables-forward-rules false"] {
+            wanted(wrong).unwrap_err();
         }
     }
 

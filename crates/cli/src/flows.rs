@@ -137,23 +137,24 @@ async fn follow(
             end = ends.told() => match end {
                 End::Terminated => last.set(sleep(LAST).right_future()),
                 // Somebody has seen enough.
-                End::Interrupted => return out.write(&merge.joined(held.all())),
+                End::Interrupted => return out.write(&merge.told(held.all())),
             },
-            () = &mut last => return out.write(&merge.joined(held.all())),
+            () = &mut last => return out.write(&merge.told(held.all())),
             told = heard.recv() => match told {
                 Some(told) => {
                     let now = Timestamp::now();
                     held.add(merge.hear(told, now), now);
                 }
                 None => {
-                    out.write(&merge.joined(held.all()))?;
+                    out.write(&merge.told(held.all()))?;
                     return merge.failure().map_or(Ok(()), Err);
                 }
             },
             _ = tick.tick() => {
                 let now = Timestamp::now();
                 held.add(merge.overdue(now), now);
-                out.write(&merge.joined(held.due(now, |item| merge.hold(item))))?;
+                let due = held.due(now, |item| merge.hold(item));
+                out.write(&merge.told(due))?;
                 merge.forget(now);
             }
         }

@@ -42,12 +42,16 @@ pub(crate) fn trace(options: &TraceOptions) -> Result<(), Failure> {
     let mut state = state::gather(&options.cluster, "trace")?;
     let access = Access::new(&options.cluster, options.agent_port);
     let mut question = operand::read(&state, &options.ends)?;
-    if options.live {
-        // There is one probe: of several addresses of a name it goes to the first.
-        question.targets.truncate(1);
-    }
-    let follow = |state: &State| operand::follow(state, &question);
-    let (trace, compared) = match options.compare {
+    let senders = match options.live {
+        true => {
+            // There is one probe: of several addresses of a name it goes to the first.
+            question.targets.truncate(1);
+            live::senders(&state, &mut question, options.ends.via.as_deref())?
+        }
+        false => vec![question.from.clone()],
+    };
+    let follow = |state: &State| operand::follow_from(state, &question, &senders);
+    let (mut trace, compared) = match options.compare {
         true => {
             let (trace, kernels) = kernels::look(&mut state, &access, follow)?;
             let compared = compare::compare(&state, &trace, &kernels);
@@ -55,7 +59,10 @@ pub(crate) fn trace(options: &TraceOptions) -> Result<(), Failure> {
         }
         false => (follow(&state)?, None),
     };
-    let live = if options.live { Some(live::follow(&state, &question, &trace, &access, None)?) } else { None };
+    let mut live = if options.live { Some(live::follow(&state, &question, &trace, &access, None)?) } else { None };
+    if let Some(live) = live.as_mut().filter(|_| senders.len() > 1) {
+        live.narrow(&mut trace);
+    }
     let told = show::Told { question: &question, trace: &trace, compared: compared.as_ref(), live: live.as_ref() };
     match options.output {
         Form::Table => print!("{}", told.text(&state)),

@@ -161,7 +161,8 @@ mod tests {
 
     #[test]
     fn the_agents_container_is_started_as_the_options_say() {
-        let objects = printed(&["--", "--service-cidr", "10.96.0.0/12", NO_BALANCERS]);
+        let objects =
+            printed(&["--", "--service-cidr", "10.96.0.0/12", NO_BALANCERS, "--iptables-forward-rules=false"]);
         let pod = &objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap()["spec"]["template"]["spec"];
         assert_eq!([&pod["hostNetwork"], &pod["hostPID"]], [true, true]);
         let container = &pod["containers"][0];
@@ -175,7 +176,7 @@ mod tests {
         let words = container["command"].as_array().unwrap().iter().chain(container["args"].as_array().unwrap());
         let line: Vec<_> = words.map(|word| word.as_str().unwrap()).chain(["--name", "node1"]).collect();
         let Command::Agent(agent) = Arguments::parse_from(&line).command else { panic!("{line:?}") };
-        assert!(agent.no_load_balancer_controller && agent.service_cidr.is_some());
+        assert!(agent.no_load_balancer_controller && agent.service_cidr.is_some() && !agent.iptables_forward_rules);
         assert_eq!(named(&objects, "ClusterRole"), ["podnet-agent"], "what it does not need");
         let others = ["podnet-agents", "podnet-agent"];
         assert_eq!([named(&objects, "Role"), named(&objects, "RoleBinding")], [others, others]);

@@ -1,7 +1,15 @@
-//! `podnet dns --check`: what it says of a Corefile, and how it ends.
+//! `podnet dns`: what `--check` says of a Corefile, and which signals have one read again.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{path::Path, process::Command};
+use std::{
+    fs::File,
+    net::Ipv4Addr,
+    path::Path,
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 const PODNET: &str = env!("CARGO_BIN_EXE_podnet");
 
@@ -64,4 +72,63 @@ fn what_the_start_would_refuse_is_a_mistake() {
         assert!(!said.right && said.errors.contains(wanted), "{corefile}{}{}", said.out, said.errors);
         assert!(!said.errors.contains("mistakes"), "it is one: {}", said.errors);
     }
+}
+
+/// A server that ends with the test.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn sigusr1_has_a_corefile_without_reload_read_again_and_sighup_and_sigusr2_do_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let [corefile, log] = ["Corefile", "log"].map(|name| directory.path().join(name));
+    // An address of the loopback that no other test has.
+    let [_, second, third, fourth] = std::process::id().to_be_bytes();
+    let (address, port) = (Ipv4Addr::new(127, 100 + second % 100, third, fourth), 10_053);
+    let write = |plugin: &str| {
+        std::fs::write(&corefile, format!(".:{port} {{\n bind {address}\n {plugin}\n}}\n")).unwrap();
+    };
+    let host = |host: &str| write(&format!("hosts /nowhere {{\n  {host} www.test\n }}"));
+    let answers = |wanted: &str| {
+        let (server, port) = (format!("@{address}"), port.to_string());
+        let asked = [server.as_str(), "-p", &port, "+tries=1", "+time=2", "+short", "www.test", "A"];
+        Command::new("dig").args(asked).output().unwrap().stdout == format!("{wanted}\n").as_bytes()
+    };
+    let says = |text: &str| std::fs::read_to_string(&log).unwrap().contains(text);
+    host("192.0.2.1");
+    let out = File::create(&log).unwrap();
+    let mut command = Command::new(PODNET);
+    command.args(["dns", "--conf"]).arg(&corefile).env_remove("PODNET_LOG");
+    let mut server = Server(command.stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap());
+    let pid = Pid::from_child(&server.0);
+    until("it does not answer", || answers("192.0.2.1"));
+    for (signal, name) in [(Signal::HUP, "SIGHUP does nothing"), (Signal::USR2, "SIGUSR2 does nothing")] {
+        kill_process(pid, signal).unwrap();
+        until(name, || says(name));
+    }
+    host("192.0.2.2");
+    assert!(answers("192.0.2.1"), "the Corefile has no reload");
+    kill_process(pid, Signal::USR1).unwrap();
+    until("the Corefile is not read again", || answers("192.0.2.2"));
+    write("bogus");
+    kill_process(pid, Signal::USR1).unwrap();
+    until("nothing is said of the mistake", || says("Corefile:3:2: unknown plugin"));
+    assert!(answers("192.0.2.2"), "the Corefile before stays in force");
+    assert_eq!(server.0.try_wait().unwrap(), None, "it is the same process");
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(server.0.wait().unwrap().success());
 }

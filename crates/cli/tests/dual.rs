@@ -234,15 +234,9 @@ fn both_outlive_the_agent(cluster: &Cluster) {
     let agent = cluster.pid("node1-agent");
     rustix::process::kill_process(rustix::process::Pid::from_raw(agent).unwrap(), rustix::process::Signal::KILL)
         .unwrap();
-    let running = || cluster.podnet(&["status", "-o", "json"]);
-    eventually("another agent runs", SOON, || {
-        let status: Value = serde_json::from_slice(&running().stdout).map_err(|error| error.to_string())?;
-        let found =
-            status["processes"].as_array().unwrap().iter().find(|process| process["name"] == "node1-agent").cloned();
-        match found.and_then(|process| process["pid"].as_i64()) {
-            Some(pid) if pid != i64::from(agent) => Ok(()),
-            pid => Err(format!("{pid:?}")),
-        }
+    eventually("another agent runs", SOON, || match cluster.running("node1-agent") {
+        Some(pid) if pid != agent => Ok(()),
+        pid => Err(format!("{pid:?}")),
     });
     cluster.apply(&pod("after", "node1", ""));
     cluster.await_ready(&["after"], SOON);

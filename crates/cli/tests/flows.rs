@@ -89,6 +89,13 @@ metadata: {name: later, namespace: shop}
 spec: {selector: {app: web}, ports: [{port: 80}]}
 "#;
 
+const DOOR: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: door, namespace: shop}
+spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, nodePort: 30081}]}
+"#;
+
 /// What is written line by line; the last one may be under way.
 fn lines(text: &str) -> impl Iterator<Item = Value> {
     let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
@@ -129,8 +136,12 @@ fn a_capture_beside_a_relay_turns_recording_on_and_logs_each_flow_between_pods_o
         cluster.kubectl(&[&["-n", "relays", "exec", pod, "-c", container, "--"], command].concat())
     };
     let log = |pod: &str| inside(pod, "collector", &["cat", "/flows/flows.jsonl"]);
-    let ask = |from: &str, to: &str, port: u16| {
-        inside(from, "capture", &["curl", "-sS", "--max-time", "5", &format!("http://{to}.relay:{port}/hostname")])
+    let ask = |from: &str, to: &[&str], port: u16| {
+        let urls: Vec<String> = to.iter().map(|to| format!("http://{to}.relay:{port}/hostname")).collect();
+        // Each answer is of a connection of its own.
+        let mut command = vec!["curl", "-sS", "--max-time", "5", "-H", "Connection: close"];
+        command.extend(urls.iter().map(String::as_str));
+        inside(from, "capture", &command)
     };
     let all = || names.into_iter().flat_map(|from| names.into_iter().map(move |to| (from, to)));
     let others = || all().filter(|(from, to)| from != to);
@@ -143,13 +154,18 @@ fn a_capture_beside_a_relay_turns_recording_on_and_logs_each_flow_between_pods_o
                 there.iter().any(|(pod, pairs)| [from, to].contains(&pod) && !pairs.contains(&pair))
             })
             .collect();
-        missing.iter().for_each(|(from, to)| drop(ask(from, to, 9030)));
+        for from in names {
+            let to: Vec<&str> = missing.iter().filter(|(source, _)| *source == from).map(|(_, to)| *to).collect();
+            if !to.is_empty() {
+                ask(from, &to, 9030);
+            }
+        }
         if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?}")) }
     });
-    for (from, to) in others() {
-        for _ in 0..2 {
-            assert_eq!(ask(from, to, 7000).trim(), to);
-        }
+    for from in names {
+        let to: Vec<&str> = others().filter(|(source, _)| *source == from).flat_map(|(_, to)| [to; 2]).collect();
+        let answers = ask(from, &to, 7000);
+        assert_eq!(answers.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>(), to);
     }
     let node = cluster.kubectl(&["-n", "relays", "get", "pod", "relay-0", "-o", "jsonpath={.status.hostIP}"]);
     for url in [format!("https://{}:10250/", node.trim()), "http://127.0.0.1:7000/".to_owned()] {
@@ -170,14 +186,15 @@ fn a_capture_beside_a_relay_turns_recording_on_and_logs_each_flow_between_pods_o
             found if found == expected(pod) => Ok(()),
             found => Err(format!("{pod}: {found:?}")),
         });
+        let log = log(pod);
         for strange in ["127.0.0.1", "pod-node", "pod-world", "world-pod", "node-pod", ":10250,"] {
-            assert!(!log(pod).contains(strange), "{strange} in the log of {pod}: {}", log(pod));
+            assert!(!log.contains(strange), "{strange} in the log of {pod}: {log}");
         }
     }
     assert!(NODES.into_iter().any(counts));
-    // Until the capture that was told to end is there again its pod has no name.
-    cluster.await_ready(&["-n", "relays", "relay-0"], SOON);
     a_pod_that_is_deleted_loses_no_flow_that_had_ended(&cluster);
+    // The capture that was told to end is there again, after the pause that each container makes.
+    cluster.await_ready(&["-n", "relays", "relay-0"], SOON);
     cluster.kubectl(&["-n", "relays", "delete", "statefulset", "relay", "--cascade=orphan"]);
     cluster.kubectl(&["-n", "relays", "delete", "pods", "--all", "--grace-period=1"]);
     eventually("nothing is counted where nobody asks", SOON, || {
@@ -194,11 +211,12 @@ fn a_pod_that_is_deleted_loses_no_flow_that_had_ended(cluster: &Cluster) {
     let file = || std::fs::read_to_string(directory.path().join("flows.jsonl")).unwrap_or_default();
     let ask = |times: usize, port: u16| {
         let command = format!(
-            "for number in $(seq {times}); do curl -sS --max-time 5 http://relay-0.relay:{port}/hostname || exit 1; done"
+            "for number in $(seq {times}); do curl -sS --max-time 5 http://relay-1.relay:{port}/hostname || exit 1; done"
         );
         cluster.kubectl(&["-n", "relays", "exec", "leaver", "-c", "client", "--", "sh", "-c", &command])
     };
-    let pair = || ("leaver".to_owned(), "relay-0".to_owned());
+    // One that has a name: a pod has none until all of its containers run.
+    let pair = || ("leaver".to_owned(), "relay-1".to_owned());
     eventually("the capture follows", SOON, || {
         if pairs(&file(), 9030).contains(&pair()) {
             return Ok(());
@@ -276,6 +294,7 @@ fn each_flow_is_told_once_with_both_names_to_people_and_to_its_own_pod_and_to_no
     let told = cluster.exec("default", "stranger", &["podnet", "flows", "-o", "jsonl"]).unwrap();
     assert_eq!(named(&told), [], "{told}");
     tells_what_refused_a_flow(&cluster);
+    tells_who_asked_a_port_of_another_node(&cluster);
     tells_what_was_asked_at_the_socket(&cluster);
 }
 
@@ -297,6 +316,44 @@ fn tells_what_refused_a_flow(cluster: &Cluster) {
     });
     let others = told("no-route");
     assert!(lines(&others).all(|item| item["type"] != "flow"), "{others}");
+}
+
+/// From outside by the node that the pod is not on; and from a pod, whose own node does not know who answers.
+fn tells_who_asked_a_port_of_another_node(cluster: &Cluster) {
+    cluster.apply(DOOR);
+    let url = |node: &str| {
+        let address = cluster.kubectl(&["get", "node", node, "-o", "jsonpath={.status.addresses[0].address}"]);
+        format!("http://{}:30081/hostname", address.trim())
+    };
+    let (other, own) = (url("node2"), url("node1"));
+    let read = |terms: &[&str]| {
+        let output = cluster.podnet(&[&["flows", "-o", "jsonl", "--since", "5m"], terms].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    eventually("who asked from outside is told, and what", SOON, || {
+        let asked = Command::new("curl").args(["-sS", "--max-time", "5", &other]).output().unwrap();
+        if !asked.status.success() {
+            return Err(String::from_utf8_lossy(&asked.stderr).into_owned());
+        }
+        let text = read(&["--from", "world", "--to", "service/shop/door"]);
+        let is_told = |flow: Value| {
+            flow["class"] == "world-pod" && flow["node"] == "node1" && flow["destination"]["pod"]["name"] == "web"
+        };
+        if lines(&text).any(is_told) { Ok(()) } else { Err(text) }
+    });
+    eventually("the port answers a pod", SOON, || {
+        cluster.exec("default", "stranger", &["curl", "-sS", "--max-time", "5", &own]).map(drop)
+    });
+    let expected = ("default/stranger".to_owned(), "shop/web".to_owned(), "shop/door".to_owned());
+    for place in ["service/shop/door", "pod/shop/web"] {
+        eventually("a flow is told with both pods, by whichever is asked for", SOON, || {
+            let text = read(&["--from", "pod/default/stranger", "--to", place, "--verdict", "forwarded"]);
+            let (flows, all) = (named(&text), lines(&text).filter(|item| item["type"] == "flow").count());
+            let is_once = !flows.is_empty() && flows.len() == all && flows.iter().all(|flow| *flow == expected);
+            if is_once { Ok(()) } else { Err(text) }
+        });
+    }
 }
 
 /// In mode ebpf sockets choose the backends, and packets do not show the Service any more.

@@ -66,7 +66,10 @@ fn served(cluster: &Cluster, service: &str) {
     let curl = |url: &str| from_client(&["curl", "-sS", "--max-time", "3", url]);
     let mut seen = std::collections::BTreeSet::new();
     eventually("both backends answer", SOON, || {
-        seen.insert(curl(&format!("http://{service}/hostname"))?.trim().to_owned());
+        // Eight connections.
+        let url = format!("http://{service}/hostname?[1-8]");
+        let answers = from_client(&["curl", "-sS", "--max-time", "3", "-H", "Connection: close", &url])?;
+        seen.extend(answers.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()));
         if seen.len() == 2 { Ok(()) } else { Err(format!("{seen:?}")) }
     });
     from_client(&["ping", "-c1", "-W2", service]).unwrap();

@@ -88,6 +88,13 @@ impl Scenario {
         if text.lines().any(is_of_pod) { Ok(()) } else { Err(text) }
     }
 
+    /// Whether a trace from `free` to `far` passes this limit, and the kernels have all on its way.
+    fn assert_traced(&self, limit: &str) {
+        let output = self.cluster.podnet(&["trace", "pod/free", "pod/far:5201", "--compare"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(limit) && text.contains("the kernels have it so"), "{limit}: {text}");
+    }
+
     fn await_event(&self, pod: &str, part: &str) {
         eventually(&format!("event of {pod} with {part}"), SOON, || {
             let events = self.cluster.kubectl(&["events", "--for", &format!("pod/{pod}")]);
@@ -228,6 +235,7 @@ fn packets_and_connections_are_limited_live_and_go_with_the_pod() {
     for addr in &addrs {
         eventually("two connections are not too many", SOON, || two_connections(addr));
     }
+    scenario.assert_traced("at most 2 connections to the pod at once: more are refused");
     scenario.annotate(
         "far",
         &["qos.projectcalico.org/ingressMaxConnections-", "qos.projectcalico.org/ingressPacketRate=10"],
@@ -238,6 +246,7 @@ fn packets_and_connections_are_limited_live_and_go_with_the_pod() {
             received => Err(format!("{received} of 200 to {addr}")),
         });
     }
+    scenario.assert_traced("at most 10 packets/s to the pod, 5 at once: more are dropped");
     scenario.annotate("far", &["qos.projectcalico.org/ingressMaxConnections=0"]);
     scenario.await_event("far", "the annotation qos.projectcalico.org/ingressMaxConnections is \"0\"");
     scenario.cluster.kubectl(&["delete", "pod", "far", "--now"]);

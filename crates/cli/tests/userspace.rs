@@ -132,7 +132,7 @@ fn served(cluster: &Cluster, service: &str) {
     let curl = |url: &str| from_client(&["curl", "-sS", "--max-time", "3", url]);
     let mut seen = BTreeSet::new();
     eventually("both backends answer", SOON, || {
-        seen.insert(curl("http://web.default.svc.cluster.local/hostname")?.trim().to_owned());
+        seen.extend(answering(cluster, "http://web.default.svc.cluster.local/hostname?[1-8]")?);
         if seen.len() == 2 { Ok(()) } else { Err(format!("{seen:?}")) }
     });
     from_client(&["ping", "-c1", "-W5", service]).unwrap();
@@ -147,14 +147,18 @@ fn served(cluster: &Cluster, service: &str) {
     }
 }
 
+/// Who answered the client, each time by a connection of its own.
+fn answering(cluster: &Cluster, urls: &str) -> Result<BTreeSet<String>, String> {
+    let command = ["curl", "-sS", "--fail-early", "--max-time", "3", "-H", "Connection: close", urls];
+    let answers = cluster.exec("default", "client", &command)?;
+    Ok(answers.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
 /// Who is no backend any more is met no more.
 fn follows_endpoints(cluster: &Cluster, service: &str) {
-    let hostname = || {
-        cluster.exec("default", "client", &["curl", "-sS", "--max-time", "3", &format!("http://{service}/hostname")])
-    };
     cluster.kubectl(&["label", "pod", "web2", "app-", "--overwrite"]);
     eventually("one backend is left", SOON, || {
-        let seen = (0..20).map(|_| hostname()).collect::<Result<BTreeSet<_>, _>>()?;
+        let seen = answering(cluster, &format!("http://{service}/hostname?[1-20]"))?;
         if seen.len() == 1 { Ok(()) } else { Err(format!("{seen:?}")) }
     });
     cluster.kubectl(&["label", "pod", "web2", "app=web"]);

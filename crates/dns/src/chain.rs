@@ -21,6 +21,7 @@ mod logging;
 mod order;
 mod pattern;
 mod plugin;
+mod podlabels;
 mod process;
 mod prometheus;
 mod read;
@@ -65,6 +66,8 @@ pub use logging::{Consolidate, ErrorsOptions, Level, LogClass, LogOptions};
 pub use order::{NOT_SERVED, PLUGINS, WITHOUT_EFFECT};
 pub use pattern::Pattern;
 pub use plugin::Plugin;
+pub(crate) use podlabels::CLIENT_LABEL;
+pub use podlabels::PodLabels;
 pub use process::{BindOptions, HealthOptions, Monitor, ReadyOptions, TimeoutOptions};
 pub use prometheus::{PrometheusOptions, TlsVersions, WebTls};
 pub use responses::{
@@ -297,6 +300,18 @@ impl Config {
                 let search = if let Plugin::Autopath(options) = plugin { Some(&options.search) } else { None };
                 matches!(search, Some(SearchPath::Plugin(name, _)) if name == "kubernetes")
             })
+    }
+
+    /// The labels of pods that some part of it asks for; none where pods are not known.
+    #[must_use]
+    pub fn pod_labels(&self) -> PodLabels {
+        let mut labels = PodLabels::default();
+        if self.verifies_pods() {
+            let tells = |chain: &&Chain| chain.plugins.iter().any(|plugin| matches!(plugin, Plugin::Metadata(_)));
+            let plugins = self.blocks.iter().filter(tells).flat_map(|chain| &chain.plugins);
+            plugins.for_each(|plugin| labels.take_in(plugin));
+        }
+        labels
     }
 
     /// Whether some zone shows what the cluster imports of its cluster set.

@@ -42,6 +42,8 @@ pub const SETTINGS: &str = "flow_settings";
 pub const ASKED: [&str; 2] = [crate::sockets::CONNECTED, crate::sockets::SPOKEN];
 /// The map of entries in the making.
 pub const FRESH: &str = "flow_fresh";
+/// The map of what first fragments of datagrams showed of later ones.
+pub const FRAGMENTS: &str = "flow_fragments";
 
 fn number<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut number = [0; N];
@@ -352,7 +354,7 @@ mod tests {
 
     #[test]
     fn the_kernel_keeps_the_names_whole() {
-        let names = [OUT, IN, ENTRIES, BELLS, MISSED, MARKS, BLANK, RANGES, SETTINGS, FRESH];
+        let names = [OUT, IN, ENTRIES, BELLS, MISSED, MARKS, BLANK, RANGES, SETTINGS, FRESH, FRAGMENTS];
         assert!(names.iter().all(|name| name.len() <= 15));
     }
 }

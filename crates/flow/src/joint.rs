@@ -3,18 +3,20 @@
 //! The destination's agent asks the source's node, for each flow that ended at one of its pods: is this in what you tell? That one holds the end of
 //! its own record for as long, puts what the other knows into it ([`crate::ends`]) and says so; the destination's then tells nothing. What seems to come
 //! from a node itself is asked about as it begins: where that node translated it, it says what came to it there, so that a flow by a node's port is told
-//! with who asked and which Service. Nothing is lost by it: the destination's agent keeps what it counted until it is answered, and without an answer it
+//! with who asked and which Service, also to who reads this node's records. Nothing is lost by it: the destination's agent keeps what it counted until it is answered, and without an answer it
 //! goes on as if nobody could be asked ([`crate::parts`]).
 //!
 //! What a pod of another node was sent and did not answer is asked about in the other direction: where nothing came, something between the two nodes
 //! dropped it.
 //!
 //! - [`question`]: what is asked and answered
-//! - `own`: ends that wait for the destination's node; `others`: what waits for the source's; `behind`: who is behind a node's address
+//! - `own`: ends that wait for the destination's node; `others`: what waits for the source's
+//! - `fronts`: what seems to come from another node itself; `behind`: who is behind its address
 //! - `silent`: what may not have come; `counted`: what came
 
 mod behind;
 mod counted;
+mod fronts;
 mod others;
 mod own;
 pub mod question;
@@ -27,6 +29,7 @@ use podnet_model::NodeName;
 
 use self::{
     counted::Counted,
+    fronts::Fronts,
     others::{Others, Outcome, Settled},
     own::{Found, Own},
     question::{Answer, Inquiry, MOST_ASKED, Question, Unanswered},
@@ -56,6 +59,7 @@ pub struct Joint {
     node: NodeName,
     own: Own,
     others: Others,
+    fronts: Fronts,
     silent: Silent,
     counted: Counted,
     /// Of the next question.
@@ -66,8 +70,9 @@ impl Joint {
     /// Of a node whose flows are counted since now.
     #[must_use]
     pub fn new(node: NodeName, now: Timestamp) -> Self {
-        let (own, others, silent) = (Own::default(), Others::new(node.clone()), Silent::default());
-        Self { node, own, others, silent, counted: Counted::since(now), next: 0 }
+        let (own, others) = (Own::default(), Others::new(node.clone()));
+        let (fronts, silent) = (Fronts::default(), Silent::default());
+        Self { node, own, others, fronts, silent, counted: Counted::since(now), next: 0 }
     }
 
     /// All that came to this node until then was read. As long as that is not known of what another node sent, it is not said that it never came.
@@ -75,10 +80,12 @@ impl Joint {
         self.counted.read(until);
     }
 
-    /// What is to be told of items that were just made, and of earlier ones: all but flows of which it is asked first whether anything of them came. They
-    /// have no numbers yet, so that they may come later than others. The last time nothing waits.
+    /// What is to be told of items that were just made, and of earlier ones: all but flows of which it is asked first who began them, or whether
+    /// anything of them came. They have no numbers yet, so that they may come later than others. The last time nothing waits.
     pub fn heard(&mut self, items: Vec<Item>, (now, is_last): (Timestamp, bool)) -> Vec<Item> {
         let mut told = Vec::with_capacity(items.len());
+        // Of a flow that goes on this is what was before.
+        told.extend(self.fronts.due(&mut self.others, now, is_last).into_iter().map(Item::Flow));
         for item in items {
             match &item {
                 Item::Flow(record) => self.counted.note(record, now),
@@ -86,7 +93,8 @@ impl Joint {
                 Item::Drops(_) => {}
             }
             self.next += 1;
-            told.extend(self.silent.take_in(self.next, item, &self.node, now));
+            let item = self.fronts.take_in(self.next, item, &self.node, &mut self.others, (now, is_last));
+            told.extend(item.and_then(|item| self.silent.take_in(self.next, item, &self.node, now)));
         }
         told.extend(self.silent.due(now, is_last).into_iter().map(Item::Flow));
         told
@@ -121,7 +129,11 @@ impl Joint {
 
     /// What is to be asked of other nodes now, each question with its number. Of one node it may be more than [`MOST_ASKED`], and so several requests'.
     pub fn questions(&mut self, now: Timestamp) -> BTreeMap<NodeName, Vec<(u64, Question)>> {
-        let mut questions = self.others.questions(now, OF_A_ROUND);
+        let mut questions = BTreeMap::new();
+        // Who began a flow is waited for a shorter time than whose an end is: half of a round is for that, and what is left of the other one.
+        self.fronts.questions(&mut questions, now, OF_A_ROUND / 2);
+        self.others.questions(&mut questions, now, OF_A_ROUND);
+        self.fronts.questions(&mut questions, now, OF_A_ROUND);
         self.silent.questions(&mut questions, now, OF_A_ROUND);
         questions
     }
@@ -138,11 +150,13 @@ impl Joint {
             Ok(answers) => {
                 for (number, answer) in numbers.iter().zip(answers) {
                     self.others.answered(*number, from, answer, names, now);
+                    self.fronts.answered(*number, from, answer, &mut self.others, (names, now));
                     self.silent.answered(*number, from, answer, now);
                 }
             }
             Err(why) => {
                 self.others.unanswered(from, numbers, why, now);
+                self.fronts.unanswered(from, numbers, why, &mut self.others, now);
                 self.silent.unanswered(numbers);
             }
         }

@@ -5,11 +5,15 @@
 //!
 //! A probe of TCP is a SYN with a sequence number of its own (RFC 9293), which translation leaves alone and the answer acknowledges. One of UDP
 //! begins its payload with its mark, which nothing but an error sends back. One of SCTP is an INIT, whose tag the answer has in its header (RFC 9260).
+//! One of ICMP asks for an echo, whose data begins with the mark and comes back with the reply (RFC 792, RFC 4443).
 
 mod packet;
 mod recognise;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use podnet_model::Protocol;
 use serde::{Deserialize, Serialize};
@@ -26,9 +30,60 @@ pub const MOST_POINTS: usize = 64;
 #[serde(deny_unknown_fields)]
 pub struct Probe {
     /// What it is sent by.
-    pub protocol: Protocol,
+    pub protocol: ProbeProtocol,
     /// What no other packet has: of TCP and SCTP the lower 32 bits count.
     pub mark: u64,
+}
+
+/// What a probe is sent by: what Services carry, and ICMP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ProbeProtocol {
+    /// A SYN.
+    Tcp,
+    /// A datagram.
+    Udp,
+    /// An INIT.
+    Sctp,
+    /// A request for an echo, of ICMP or ICMPv6. It has no ports: they are 0 wherever some are told.
+    Icmp,
+}
+
+impl ProbeProtocol {
+    /// The IANA protocol number, as it stands in the IP header of a family.
+    const fn number(self, is_v6: bool) -> u8 {
+        match (self, is_v6) {
+            (Self::Tcp, _) => Protocol::Tcp.number(),
+            (Self::Udp, _) => Protocol::Udp.number(),
+            (Self::Sctp, _) => Protocol::Sctp.number(),
+            (Self::Icmp, false) => ICMP_V4,
+            (Self::Icmp, true) => ICMP_V6,
+        }
+    }
+}
+
+const ICMP_V4: u8 = 1;
+const ICMP_V6: u8 = 58;
+
+impl From<Protocol> for ProbeProtocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+            Protocol::Sctp => Self::Sctp,
+        }
+    }
+}
+
+impl fmt::Display for ProbeProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+            Self::Icmp => "ICMP",
+        })
+    }
 }
 
 /// What an agent is asked for.
@@ -83,7 +138,7 @@ pub struct Dispatch {
     pub probe: Probe,
     /// From this pod; from the node itself where there is none.
     pub from: Option<Captured>,
-    /// To this address.
+    /// To this address. One that asks for an echo has no use for the port.
     pub to: SocketAddr,
     /// Filled up to so many bytes, its IP header included; as short as it can be where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,7 +196,7 @@ pub struct Found {
 pub enum Kind {
     /// The probe itself.
     Probe,
-    /// The port takes it: SYN and ACK, or INIT ACK.
+    /// It is taken: SYN and ACK, or INIT ACK, or the reply to a request for an echo.
     Accepted,
     /// It is refused: RST, or ABORT.
     Refused,
@@ -210,15 +265,17 @@ impl Request {
                 let mut names = watch.points.iter().filter_map(Point::named);
                 names.find(|name| !is_interface(name)).map_or(Ok(()), |odd| Err(Unfit::Interface(odd.to_owned())))
             }
-            Self::Send(dispatch) if !is_one_host(dispatch.to) => Err(Unfit::Destination(dispatch.to)),
-            Self::Send(_) => Ok(()),
+            Self::Send(Dispatch { probe, to, .. }) => {
+                let has_port = to.port() != 0 || probe.protocol == ProbeProtocol::Icmp;
+                if has_port && is_one_host(to.ip()) { Ok(()) } else { Err(Unfit::Destination(*to)) }
+            }
         }
     }
 }
 
-fn is_one_host(to: SocketAddr) -> bool {
-    let is_broadcast = matches!(to.ip(), IpAddr::V4(addr) if addr.is_broadcast());
-    to.port() != 0 && !to.ip().is_unspecified() && !to.ip().is_multicast() && !is_broadcast
+fn is_one_host(to: IpAddr) -> bool {
+    let is_broadcast = matches!(to, IpAddr::V4(addr) if addr.is_broadcast());
+    !to.is_unspecified() && !to.is_multicast() && !is_broadcast
 }
 
 #[cfg(test)]

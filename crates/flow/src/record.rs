@@ -331,6 +331,12 @@ impl Record {
         self.reporter == Reporter::Destination && !matches!(self.class, Class::WorldPod | Class::NodePod)
     }
 
+    /// A pod asked a port of a node that is not its own, which its own node did not translate: that one tells whom it asked, and this record who answers.
+    #[must_use]
+    pub fn names_who_answers(&self) -> bool {
+        self.is_secondary() && self.service.is_some()
+    }
+
     /// Both ends are pods.
     #[must_use]
     pub fn is_pod_to_pod(&self) -> bool {

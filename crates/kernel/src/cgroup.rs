@@ -73,15 +73,16 @@ impl Cgroup {
         self.write("cgroup.procs", "0").map_err(|source| self.failed("enter", source))
     }
 
-    /// The processes in the group itself; none where there is no such group.
+    /// The processes in the group itself; none where there is no such group. One of which single threads are in groups of their own (threaded
+    /// ones) is in the group above these.
     ///
     /// # Errors
     /// What the file system refused.
     pub fn pids(&self) -> Result<Vec<u32>, CgroupError> {
         match fs::read_to_string(self.path.join("cgroup.procs")) {
             Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
-            // The group may go while it is read (ENODEV).
-            Err(error) if is_gone(&error) => Ok(Vec::new()),
+            // The group may go while it is read (ENODEV); one of threads cannot be read.
+            Err(error) if is_gone(&error) || is_of_threads(&error) => Ok(Vec::new()),
             Err(source) => Err(self.failed("list the processes of", source)),
         }
     }
@@ -142,6 +143,11 @@ impl Cgroup {
 /// The group is not there, or went away under the call's hands.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
+}
+
+/// The group is a threaded one (`cgroup.type`): only threads are in it.
+fn is_of_threads(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::OPNOTSUPP.raw_os_error())
 }
 
 /// Why something could not be done to a group.

@@ -23,8 +23,8 @@ use std::{
 use aya::maps::{Map, MapData, RingBuf};
 use ipnet::IpNet;
 use podnet_ebpf::flows::{
-    BELLS, BLANK, Bell, Counted, ENTRIES, FASTPATH_OBJECT, FRESH, IN, Key, MARKS, MISSED, OBJECT, OUT, RANGES, Rung,
-    SETTINGS, range,
+    BELLS, BLANK, Bell, Counted, ENTRIES, FASTPATH_OBJECT, FRAGMENTS, FRESH, IN, Key, MARKS, MISSED, OBJECT, OUT,
+    RANGES, Rung, SETTINGS, range,
 };
 use podnet_flow::Entry;
 use podnet_model::LinkName;
@@ -49,7 +49,7 @@ use crate::{
 };
 
 /// What a map that is there has to be like to be gone on with: name, length of keys and values.
-const SHAPES: [(&str, u32, u32); 8] = [
+const SHAPES: [(&str, u32, u32); 9] = [
     (ENTRIES, 44, 120),
     (BELLS, 0, 0),
     (MISSED, 4, 24),
@@ -58,6 +58,7 @@ const SHAPES: [(&str, u32, u32); 8] = [
     (RANGES, 20, 4),
     (SETTINGS, 4, 8),
     (FRESH, 4, 120),
+    (FRAGMENTS, 44, 16),
 ];
 /// How many bells are read at a time, so that the map is read as well where they ring without end.
 const BELLS_AT_ONCE: usize = 65_536;
@@ -327,12 +328,17 @@ fn kept(socket: &mut RtSocket, devices: &[LinkName]) -> Result<Vec<(String, Owne
                     maps.push((info.name, map));
                 }
             }
-            if maps.len() == SHAPES.len() {
+            if suffice(&maps) {
                 return Ok(maps);
             }
         }
     }
     Ok(Vec::new())
+}
+
+/// Whether these are enough to go on with. Programs of an older version have no map of fragments: it is made anew, and what was counted is kept.
+fn suffice(maps: &[(String, OwnedFd)]) -> bool {
+    SHAPES.iter().all(|(name, ..)| *name == FRAGMENTS || maps.iter().any(|(found, _)| found == name))
 }
 
 fn refused(action: &'static str) -> impl FnOnce(io::Error) -> FlowsError {

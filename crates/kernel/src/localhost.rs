@@ -153,11 +153,11 @@ fn is_open(host: &RtSocket) -> Result<bool, SysctlError> {
 
 /// Whether the guard says that podnet made the setting.
 fn is_noted(rules: &mut NftSocket) -> Result<bool, NftError> {
-    Ok(rules.chains(Family::V4, TABLE)?.iter().any(|chain| chain == OPENED))
+    rules.has_chain(Family::V4, TABLE, OPENED)
 }
 
 fn is_there(rules: &mut NftSocket) -> Result<bool, NftError> {
-    Ok(rules.tables(Family::V4)?.iter().any(|table| table == TABLE))
+    rules.has_table(Family::V4, TABLE)
 }
 
 #[cfg(test)]

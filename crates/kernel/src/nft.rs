@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use crate::{monitor::Ears, netlink::NetlinkError, netns::NetNs};
 pub(crate) use generation::generation;
 pub use passage::{ForwardChain, Passing};
-pub use replace::{Listed, Mended, Touched};
+pub use replace::{Fault, Listed, Mended, Touched};
 pub use segment::Sender;
 use transaction::Transaction;
 use wire::Wire;
@@ -126,6 +126,14 @@ impl NftSocket {
     /// What the kernel refused.
     pub fn tables(&mut self, family: Family) -> Result<Vec<String>, NftError> {
         if self.is_there()? { listing::tables(self.wire.get()?, family) } else { Ok(Vec::new()) }
+    }
+
+    /// Whether there is a table of this name, however many others there are; no on a kernel without nf_tables.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn has_table(&mut self, family: Family, table: &str) -> Result<bool, NftError> {
+        Ok(self.is_there()? && listing::table(self.wire.get()?, family, table)?.is_some())
     }
 
     /// Whether a table has a chain of this name; no where there is no such table, as on a kernel without nf_tables.

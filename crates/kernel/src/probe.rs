@@ -6,8 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use podnet_flow::probe::{Probe, Sent};
-use podnet_model::Protocol;
+use podnet_flow::probe::{Probe, ProbeProtocol, Sent};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with};
 
 /// Sends a probe from the calling thread's namespace, from the address that its routes choose and a port that nobody has, filled up to `size`
@@ -29,15 +28,27 @@ pub fn send(probe: Probe, to: SocketAddr, size: Option<u16>) -> io::Result<Sent>
     Ok(Sent { at: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX), source })
 }
 
-fn source(protocol: Protocol, to: SocketAddr) -> io::Result<SocketAddr> {
+/// The address that the routes of the calling thread's namespace choose for what is sent there.
+///
+/// # Errors
+/// Where there is no route or no address of the family.
+pub fn own_address(to: SocketAddr) -> io::Result<IpAddr> {
+    /// For an echo, which has no port, the route is asked for by this one (RFC 863).
+    const DISCARD: u16 = 9;
     let any = if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let port = if to.port() == 0 { DISCARD } else { to.port() };
     // This sends nothing.
     let socket = UdpSocket::bind((any, 0))?;
-    socket.connect(to)?;
-    let own = socket.local_addr()?.ip();
+    socket.connect((to.ip(), port))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+fn source(protocol: ProbeProtocol, to: SocketAddr) -> io::Result<SocketAddr> {
+    let own = own_address(to)?;
     match protocol {
-        Protocol::Tcp => TcpListener::bind((own, 0))?.local_addr(),
-        Protocol::Udp | Protocol::Sctp => UdpSocket::bind((own, 0))?.local_addr(),
+        ProbeProtocol::Tcp => TcpListener::bind((own, 0))?.local_addr(),
+        ProbeProtocol::Udp | ProbeProtocol::Sctp => UdpSocket::bind((own, 0))?.local_addr(),
+        ProbeProtocol::Icmp => Ok(SocketAddr::new(own, 0)),
     }
 }
 
@@ -104,7 +115,7 @@ mod tests {
         for (number, (text, size)) in (1..).zip(table) {
             let to: SocketAddr = text.parse().unwrap();
             let listener = far.run(|| TcpListener::bind(to).unwrap()).unwrap();
-            let probe = Probe { protocol: Protocol::Tcp, mark: 0xfeed_0000 + number };
+            let probe = Probe { protocol: ProbeProtocol::Tcp, mark: 0xfeed_0000 + number };
             let mut taps = [&near, &far].map(|end| tap(end, "eth0", probe));
             let sent = near.run(|| send(probe, to, size)).unwrap().unwrap();
             for (tap, is_near) in taps.iter_mut().zip([true, false]) {
@@ -129,11 +140,11 @@ mod tests {
             socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::SCTP));
         let of_sctp = if knows_sctp.is_ok() { Kind::Refused } else { Kind::Error };
         for (protocol, text, kind) in [
-            (Protocol::Sctp, "192.0.2.2:80", of_sctp),
-            (Protocol::Sctp, "[fd00::2]:80", of_sctp),
-            (Protocol::Tcp, "192.0.2.2:80", Kind::Refused),
-            (Protocol::Udp, "192.0.2.2:80", Kind::Error),
-            (Protocol::Udp, "[fd00::2]:80", Kind::Error),
+            (ProbeProtocol::Sctp, "192.0.2.2:80", of_sctp),
+            (ProbeProtocol::Sctp, "[fd00::2]:80", of_sctp),
+            (ProbeProtocol::Tcp, "192.0.2.2:80", Kind::Refused),
+            (ProbeProtocol::Udp, "192.0.2.2:80", Kind::Error),
+            (ProbeProtocol::Udp, "[fd00::2]:80", Kind::Error),
         ] {
             let probe = Probe { protocol, mark: 0x0123_4567_89ab_cdef };
             let mut tap = tap(&near, "eth0", probe);
@@ -144,17 +155,34 @@ mod tests {
     }
 
     #[test]
+    fn who_is_asked_for_an_echo_replies_also_to_one_that_is_as_large_as_the_link_takes() {
+        let [near, _far] = lab("echo");
+        let ends = ["192.0.2.2:0", "[fd00::2]:0"].map(|text| text.parse::<SocketAddr>().unwrap());
+        let table = [None, Some(1500)].into_iter().flat_map(|size| ends.map(|to| (to, size)));
+        for (number, (to, size)) in (1..).zip(table) {
+            let probe = Probe { protocol: ProbeProtocol::Icmp, mark: 0xecc0_0000_0000 + number };
+            let mut tap = tap(&near, "eth0", probe);
+            let sent = near.run(|| send(probe, to, size)).unwrap().unwrap();
+            assert_eq!(sent.source, SocketAddr::new(near.run(|| own_address(to)).unwrap().unwrap(), 0));
+            let seen = seen(&mut tap, probe, 2);
+            let [(true, _, there), (false, _, back)] = seen[..] else { panic!("{seen:?}") };
+            assert_eq!((there.kind, there.source, there.destination), (Kind::Probe, sent.source, to));
+            assert_eq!((back.kind, back.source, back.destination), (Kind::Accepted, to, sent.source));
+        }
+    }
+
+    #[test]
     fn a_device_without_ethernet_is_watched_by_its_bare_packets() {
         let [near, _far] = lab("bare");
         near.command("ip tuntap add tun0 mode tun");
-        let probe = Probe { protocol: Protocol::Udp, mark: 7 << 40 };
+        let probe = Probe { protocol: ProbeProtocol::Udp, mark: 7 << 40 };
         assert_eq!(tap(&near, "tun0", probe).framing(), Framing::Bare);
     }
 
     #[test]
     fn where_there_is_no_route_nothing_is_sent() {
         let [near, _far] = lab("noroute");
-        let probe = Probe { protocol: Protocol::Tcp, mark: 9 };
+        let probe = Probe { protocol: ProbeProtocol::Tcp, mark: 9 };
         let error = near.run(|| send(probe, "198.51.100.1:80".parse().unwrap(), None)).unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NetworkUnreachable);
     }

@@ -4,15 +4,17 @@ pub mod served;
 mod told;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Display},
+    net::IpAddr,
 };
 
 use podnet_model::{Family, LinkName};
 use podnet_planner::{
-    border,
+    attachments, border,
+    limits::{Found, egress_device, rules as limits},
     overlay::{PeerEnd, State},
-    ruleset::RuleSet,
+    ruleset::{RuleSet, Set},
     services::nftables,
     step::{FdbEntry, Neighbour, Peer, Route, Tunnel, Vxlan},
     trace::POD_END,
@@ -25,8 +27,9 @@ use crate::{
     link::{self, Link},
     netlink::{NetlinkError, RtSocket},
     netns::NetNs,
-    nft::{ForwardChain, Listed, NftError, NftSocket},
+    nft::{Fault, ForwardChain, Listed, NftError, NftSocket},
     sysctl::{self, SysctlError},
+    tc,
 };
 
 use served::Served;
@@ -41,8 +44,8 @@ pub const MOST_INSIDE: usize = if cfg!(test) { 64 } else { 1000 };
 pub const FORWARDING4: &str = "net/ipv4/ip_forward";
 /// The settings that are told.
 const SETTINGS: [&str; 2] = [FORWARDING4, FORWARDING6];
-/// The tables that are told.
-const TABLES: [&str; 2] = [nftables::TABLE, border::TABLE];
+/// The tables that are told, those with few elements first: they find room in any case.
+const TABLES: [&str; 4] = [border::TABLE, attachments::TABLE, limits::TABLE, nftables::TABLE];
 
 /// What there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +69,9 @@ pub struct Snapshot {
     pub settings: BTreeMap<String, String>,
     /// None on a kernel without nf_tables.
     pub rules: Option<Rules>,
+    /// How the traffic of pods' links is shaped, of those where it is; none where the kernel does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shaped: Option<Vec<(LinkName, Found)>>,
     /// What serves Services beside; [`Snapshot::take`] does not look for it.
     pub served: Served,
 }
@@ -116,11 +122,12 @@ impl Snapshot {
     /// What the kernel refused.
     pub fn take(netns: &NetNs, vxlans: &[&LinkName], elements: usize) -> Result<Self, SnapshotError> {
         let mut socket = RtSocket::open_in(netns)?;
-        let devices = link::list(&mut socket)?.into_iter().map(Device::from).collect();
+        let devices: Vec<Device> = link::list(&mut socket)?.into_iter().map(Device::from).collect();
+        let shaped = shaped(&mut socket, &devices);
         let observed = executor::observe(&mut socket, vxlans)?;
         let settings = settings(netns)?;
         let rules = Rules::read(&mut NftSocket::open_in(netns)?, elements)?;
-        Ok(Self { devices, settings, rules, ..Self::of(observed) })
+        Ok(Self { devices, settings, rules, shaped, ..Self::of(observed) })
     }
 
     /// Looks into a pod's own namespace: at its devices, podnet's routes there, and the permanent neighbours at its end of the link. None of podnet's
@@ -180,6 +187,14 @@ impl From<Link> for Device {
     }
 }
 
+/// Of pods' links. Kernels without `CONFIG_NET_SCHED` tell nothing.
+fn shaped(socket: &mut RtSocket, devices: &[Device]) -> Option<Vec<(LinkName, Found)>> {
+    let names = devices.iter().map(|device| &device.name);
+    let hosts: Vec<LinkName> = names.filter(|name| egress_device(name).is_some()).cloned().collect();
+    let found = tc::observe(socket, &hosts).ok()?.links.into_iter();
+    Some(found.filter(|(_, found)| *found != Found::default()).collect())
+}
+
 fn settings(netns: &NetNs) -> Result<BTreeMap<String, String>, SysctlError> {
     let mut found = BTreeMap::new();
     for key in SETTINGS {
@@ -206,6 +221,25 @@ impl Rules {
         let mut walls = socket.forward_chains(&TABLES)?;
         walls.retain(|chain| chain.drops);
         Ok(Some(Self { tables, walls }))
+    }
+
+    /// As a kernel tells of these tables that were just made, by their names, where nobody else has any: for whoever compares without a kernel.
+    #[must_use]
+    pub fn of<'a>(tables: impl IntoIterator<Item = (&'a str, &'a RuleSet)>) -> Self {
+        let listed = |(table, rules): (&str, &RuleSet)| (Called(rules.family, table).to_string(), Listed::of(rules));
+        Self { tables: tables.into_iter().map(listed).collect(), walls: Vec::new() }
+    }
+
+    /// What of a table in which all of a node's pods are is not as these rules want it, of those at these addresses (see
+    /// [`Listed::differences_of`]).
+    #[must_use]
+    pub fn differences_of(&self, table: &str, rules: &RuleSet, addrs: &BTreeSet<IpAddr>) -> Vec<Fault> {
+        match self.tables.get(&Called(rules.family, table).to_string()) {
+            Some(listed) => listed.differences_of(table, rules, addrs),
+            // Who has nothing to say needs no table.
+            None if rules.sets.values().all(Set::is_empty) => Vec::new(),
+            None => vec![Fault::missing(format!("there is no table {table} that does anything"))],
+        }
     }
 
     /// What of a table is not as these rules want it, in words (see [`Listed::differences`]).

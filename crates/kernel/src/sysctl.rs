@@ -62,6 +62,16 @@ pub fn read_here(key: &str) -> Result<String, SysctlError> {
         .map_err(|source| SysctlError::Read { key: key.to_owned(), source })
 }
 
+/// Whether what passes the bridges of a namespace is shown to rules, to those of IPv4 and to those of IPv6.
+const SHOWN: [&str; 2] = ["net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"];
+
+/// Whether what passes the bridges of a namespace is shown to rules of IPv4, and to those of IPv6 (`br_netfilter`). A kernel without that, which
+/// has no such settings, shows nothing.
+#[must_use]
+pub fn shows_bridged(netns: &NetNs) -> [bool; 2] {
+    SHOWN.map(|key| read(netns, key).is_ok_and(|value| value != "0"))
+}
+
 fn path(key: &str) -> String {
     let key = if key.contains('/') { key.to_owned() } else { key.replace('.', "/") };
     format!("/proc/sys/{key}")
@@ -116,6 +126,19 @@ mod tests {
         set(&other, "net.ipv4.ip_forward", "0").unwrap();
         assert_eq!(read(&one, "net.ipv4.ip_forward").unwrap(), "1");
         assert_eq!(read(&other, "net/ipv4/ip_forward").unwrap(), "0");
+    }
+
+    #[test]
+    fn what_passes_bridges_is_shown_to_rules_of_each_family_by_its_setting() {
+        let namespace = TestNs::new("sysctl-d");
+        for wanted in [[false, true], [true, false], [false, false]] {
+            let mut expected = [false; 2];
+            for ((key, shown), expected) in SHOWN.iter().zip(wanted).zip(&mut expected) {
+                // A kernel without br_netfilter has no such setting.
+                *expected = set(&namespace, key, if shown { "1" } else { "0" }).is_ok() && shown;
+            }
+            assert_eq!(shows_bridged(&namespace), expected);
+        }
     }
 
     #[test]

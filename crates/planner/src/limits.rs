@@ -9,6 +9,7 @@ use podnet_model::{
     LinkName,
     limits::{Bandwidth, Limits, Peak, PodLimits},
 };
+use serde::{Deserialize, Serialize};
 
 /// Ethernet's header, which the kernel counts and the asker does not.
 const HEADER: u32 = 14;
@@ -38,7 +39,8 @@ pub struct Shaping {
 }
 
 /// A token bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Bucket {
     /// Bytes per second, Ethernet headers included.
     pub rate: u64,
@@ -51,7 +53,8 @@ pub struct Bucket {
 }
 
 /// The bucket that bounds a burst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PeakBucket {
     /// Bytes per second, Ethernet headers included.
     pub rate: u64,
@@ -60,7 +63,8 @@ pub struct PeakBucket {
 }
 
 /// What is there of a pod's shaping.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Found {
     /// The bucket of what goes to the pod.
     pub ingress: Option<Bucket>,

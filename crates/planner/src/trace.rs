@@ -8,12 +8,14 @@
 
 mod cluster;
 mod hop;
+mod neighbours;
 mod node;
 mod objects;
 mod way;
 
 pub use cluster::Cluster;
-pub use hop::{End, Hop, Kind, Object, Path, Place, Trace, Verdict};
+pub use hop::{End, Entry, Hop, Kind, Object, Path, Place, Trace, Verdict};
+pub use neighbours::Neighbourhood;
 pub use node::{Facts, Link, Lookup, Planned};
 pub use way::POD_END;
 

@@ -22,6 +22,9 @@ const MARKER: &str = "/run/podnet-test";
 /// There while a cluster is up.
 const SETTINGS: &str = "/var/lib/podnet/cluster.json";
 
+/// The control groups of a cluster's processes are in there, wherever the second version of control groups is.
+const SYSTEM: [&str; 2] = ["/sys/fs/cgroup/unified/podnet/system", "/sys/fs/cgroup/podnet/system"];
+
 /// A running cluster; dropping it removes it.
 pub struct Cluster {
     podnet: PathBuf,
@@ -213,23 +216,25 @@ impl Cluster {
         });
     }
 
-    /// The process id of one of the cluster's processes, for example `apiserver` or `node1-agent`.
+    /// The process id of one of the cluster's processes, for example `apiserver` or `node1-agent`. One that has just ended is waited for.
     ///
     /// # Panics
     ///
     /// When it does not run.
     #[must_use]
     pub fn pid(&self, process: &str) -> i32 {
-        let output = self.podnet(&["status", "-o", "json"]);
-        let status: Value =
-            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("podnet status: {}", text(&output)));
-        let processes = status["processes"].as_array().expect("processes are listed");
-        let found =
-            processes.iter().find(|entry| entry["name"] == process).unwrap_or_else(|| panic!("no process {process}"));
-        found["pid"]
-            .as_i64()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .unwrap_or_else(|| panic!("{process} does not run"))
+        eventually(&format!("process {process}"), Duration::from_secs(10), || {
+            self.running(process).ok_or_else(|| format!("it does not run\n{}", self.logs()))
+        })
+    }
+
+    /// The process id of one of the cluster's processes where it runs, as `podnet status` tells it, by its control group.
+    #[must_use]
+    pub fn running(&self, process: &str) -> Option<i32> {
+        SYSTEM.iter().find_map(|system| {
+            let pids = std::fs::read_to_string(format!("{system}/{process}/cgroup.procs")).ok()?;
+            pids.lines().next()?.parse::<i32>().ok()
+        })
     }
 
     /// The ends of all logs, for a failed test's message.

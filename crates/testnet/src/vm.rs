@@ -6,6 +6,8 @@
 //!
 //! The kernel is that of `scripts/setup test`, or that below `$PODNET_TEST_KERNEL`: `boot/vmlinuz-*` and `lib/modules/`, as Debian's
 //! package holds them.
+//!
+//! What variables named `PODNET_TEST_…` tell tests they tell those inside as well.
 
 mod archive;
 mod inside;
@@ -43,6 +45,10 @@ const MEMORY_WITH_CLUSTER_MB: u32 = 2048;
 /// slow and steady processor, however busy the one is that emulates it. By the clock of this machine timers came many times as often as they
 /// are meant to, for what can be done between two of them.
 const COUNTED_TIME: [&str; 2] = ["-icount", "shift=0,sleep=off"];
+/// All that the emulator knows, but for what is quick in silicon and slow here. Where time goes by with instructions a string instruction is
+/// translated as one block for each repetition: who is told of fast ones (ERMS, FSRM) copies and clears byte by byte with them, and by eight bytes
+/// otherwise. Page tables of five levels are walked longer than those of four.
+const PROCESSOR: &str = "max,-erms,-fsrm,-la57";
 /// Says inside that it is the virtual machine.
 const INSIDE_VARIABLE: &str = "PODNET_TEST_INSIDE";
 
@@ -77,6 +83,19 @@ pub const VIRTUAL_SERVERS: [&str; 28] = [
     "xt_mark",
     "xt_set",
     "xt_tcpudp",
+];
+
+/// What nf_tables loads by itself where programs are there to load it with.
+pub const NF_TABLES: [&str; 9] = [
+    "nft_chain_nat",
+    "nft_ct",
+    "nft_fib_ipv4",
+    "nft_fib_ipv6",
+    "nft_masq",
+    "nft_nat",
+    "nft_numgen",
+    "nft_reject_ipv4",
+    "nft_reject_ipv6",
 ];
 
 /// The programs of iptables' legacy variant that podnet runs.
@@ -238,7 +257,7 @@ impl Machine {
         // Its time does not depend on when it has a processor: whatever else is tested meanwhile comes first.
         let process = Command::new("nice")
             .args(["-n", "10", QEMU])
-            .args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", &inside.memory_mb.to_string()])
+            .args(["-accel", "tcg", "-cpu", PROCESSOR, "-smp", "1", "-m", &inside.memory_mb.to_string()])
             .args(COUNTED_TIME)
             .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
             .arg("-kernel")

@@ -17,8 +17,7 @@ use podnet_planner::{
 };
 use tracing::{info, warn};
 
-/// The tables. They are tables of their own, so that a change of Services never touches what is counted here.
-pub(crate) const TABLE: &str = "podnet-limits";
+pub(crate) use podnet_planner::limits::rules::TABLE;
 
 /// The tables and what is known of them.
 #[derive(Default)]

@@ -195,8 +195,8 @@ pub fn links(directory: &Path) -> io::Result<BTreeMap<IpAddr, Link>> {
     let of = |(handle, record): (Handle, Record)| {
         let device = handle.as_str().rsplit_once('/').map(|(container, ifname)| host_ifname(container, ifname));
         let link = device.map(|device| {
-            let bridge = record.bridge.map(|on| on.bridge);
-            Link { device, bridge, ports: record.ports }
+            let (bridge, segments) = record.bridge.map(|on| (on.bridge, on.segments)).unzip();
+            Link { device, bridge, mac: Some(record.mac), segments: segments.unwrap_or_default(), ports: record.ports }
         });
         record.addrs.into_iter().filter_map(move |addr| Some((addr, link.clone()?)))
     };
@@ -271,7 +271,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("attachments");
         assert_eq!(links(&path).unwrap(), BTreeMap::new());
-        let bridge = OnBridge { bridge: "cni0".into(), hairpin: false, segments: Vec::new(), gateways: Vec::new() };
+        let segments: Vec<ipnet::IpNet> = vec!["10.0.0.0/26".parse().unwrap()];
+        let on = segments.clone();
+        let bridge = OnBridge { bridge: "cni0".into(), hairpin: false, segments: on, gateways: Vec::new() };
         let on_bridge = Record { addrs: vec!["10.0.0.2".parse().unwrap()], bridge: Some(bridge), ..record("n") };
         let records = Records::open(path.clone());
         let (host_ip, protocol) = (std::net::Ipv4Addr::UNSPECIFIED.into(), podnet_model::Protocol::Tcp);
@@ -281,9 +283,12 @@ mod tests {
         let link = |container: &str, ifname: &str, bridge: Option<&str>| Link {
             device: host_ifname(container, ifname),
             bridge: bridge.map(LinkName::from),
+            mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+            segments: Vec::new(),
             ports: Vec::new(),
         };
-        let (routed, port) = (Link { ports, ..link("routed", "eth0", None) }, link("port", "net1", Some("cni0")));
+        let routed = Link { ports, ..link("routed", "eth0", None) };
+        let port = Link { segments, ..link("port", "net1", Some("cni0")) };
         let all = [("10.0.0.1", &routed), ("10.0.0.2", &port), ("fd00::1", &routed)];
         let all = all.map(|(addr, link)| (addr.parse().unwrap(), link.clone()));
         assert_eq!(links(&path).unwrap(), BTreeMap::from(all));

@@ -28,10 +28,10 @@ use podnet_kernel::{addr, netlink::RtSocket};
 use rounds::Rounds;
 use spread::Spread;
 pub(super) use spread::share;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use tracing::{debug, error, info, warn};
 pub(super) use watches::api;
-use watches::{Watches, next, watches};
+use watches::{Watches, next, together, watches};
 
 use super::{
     DnsError, DnsOptions, Shared,
@@ -86,6 +86,7 @@ impl Keeper {
         let metrics = Arc::new(Metrics::default());
         let mut cluster = Cluster::default();
         cluster.stands_at(&here());
+        cluster.keep_pod_labels(config.pod_labels());
         let issuing = Issuing::default();
         let server = Arc::new(server(config.clone(), &cluster, &metrics, &issuing));
         let shared = Arc::new(Shared::new(server));
@@ -126,8 +127,8 @@ impl Keeper {
         tokio::time::timeout(within, known).await.map_err(|_| DnsError::NotSynced { seconds: within.as_secs() })
     }
 
-    /// Keeps the server for good.
-    pub(super) async fn keep(mut self, mut listeners: Listeners) {
+    /// Keeps the server for good; `asked` tells when somebody wants the Corefile to be read now.
+    pub(super) async fn keep(mut self, mut listeners: Listeners, asked: Arc<Notify>) {
         self.rounds.follow(&self.config.watched, Instant::now());
         self.issuing.follow(&self.config);
         let mut look = Box::pin(tokio::time::sleep(self.interval()));
@@ -143,6 +144,14 @@ impl Keeper {
                 () = &mut look => {
                     self.spread.stop();
                     self.reload(&mut listeners).await;
+                    look = Box::pin(tokio::time::sleep(self.interval()));
+                }
+                () = asked.notified() => {
+                    info!(corefile = %self.options.corefile.display(), "asked to read the Corefile again");
+                    self.spread.stop();
+                    // What is wrong is told, also where it was told before.
+                    self.retry.stop();
+                    self.attempt(&mut listeners).await;
                     look = Box::pin(tokio::time::sleep(self.interval()));
                 }
                 () = self.rounds.due() => self.look_at_files(&mut listeners).await,
@@ -243,7 +252,7 @@ impl Keeper {
             (self.refused, self.refused_files) = (None, None);
             self.retry.stop();
             self.metrics.reloads.fetch_add(1, Ordering::Relaxed);
-            info!(corefile = %self.options.corefile.display(), "the changed Corefile is in force");
+            info!(corefile = %self.options.corefile.display(), "the Corefile is in force as it is now");
             return;
         };
         if !self.retry.refused(&error) {
@@ -283,15 +292,19 @@ impl Keeper {
         let (config, sources) = self.load(due).await?;
         let wanted = config.kubernetes().next().is_some();
         let enough = self.watches.as_ref().is_some_and(|watches| watches.suffice(&config));
-        let watches = if wanted && !enough { watches(&self.options, &config, &self.metrics).await? } else { None };
+        let mut watches = if wanted && !enough { watches(&self.options, &config, &self.metrics).await? } else { None };
         listeners.adopt(&config).await?;
         self.cluster.stands_at(&here());
         for warning in &config.warnings {
             warn!("{warning}");
         }
-        let server = Arc::new(server(config.clone(), &self.cluster, &self.metrics, &self.issuing));
         // What was known stays known, and what is not there is known not to be, unless nobody told of it yet.
         let goes_on = watches.as_ref().is_none_or(|watches| watches.announce(self.watches.as_ref(), &mut self.cluster));
+        // From here on nothing fails.
+        if let Some(watches) = &mut watches {
+            self.list_pod_labels(watches, &config).await;
+        }
+        let server = Arc::new(server(config.clone(), &self.cluster, &self.metrics, &self.issuing));
         if goes_on && self.shared.server().synced() {
             server.set_synced();
         }
@@ -311,11 +324,29 @@ impl Keeper {
         }
         if let Some(watches) = &mut self.watches {
             watches.drop_imports(&config, &mut self.cluster);
+            watches.keep_pod_labels(&config, &mut self.cluster);
         }
         self.rounds.follow(&config.watched, Instant::now());
         self.issuing.follow(&config);
         (self.config, self.sources) = (config, sources);
         Ok(())
+    }
+
+    /// Where a Corefile asks for labels of pods that were not kept: waits until its watches have listed all pods, at most as long as
+    /// CoreDNS waits for its lists before it serves (`startup_timeout`); until then no label would be told. The Corefile before
+    /// answers meanwhile, and the labels that it asks for are kept, too.
+    async fn list_pod_labels(&mut self, watches: &mut Watches, config: &Config) {
+        let kept = self.watches.as_ref().map(Watches::pod_labels).unwrap_or_default();
+        let asked = config.pod_labels();
+        if kept.suffice(&asked) {
+            return;
+        }
+        self.cluster.keep_pod_labels(together(kept, asked));
+        let within = config.kubernetes().map(|options| options.startup_timeout).max().unwrap_or_default();
+        if tokio::time::timeout(within, watches.list(&self.shared, &mut self.cluster)).await.is_err() {
+            let seconds = within.as_secs_f32();
+            warn!(seconds, "pods' labels that the Corefile asks for are not known yet, it is in force without them");
+        }
     }
 }
 

@@ -5,7 +5,10 @@ mod api;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,7 +24,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, UdpSocket},
     process::Command,
-    sync::oneshot,
+    sync::{Notify, oneshot},
     task::JoinHandle,
 };
 
@@ -74,6 +77,8 @@ impl Drop for Directory {
 /// A running process.
 struct Process {
     stop: oneshot::Sender<()>,
+    /// Has the Corefile read again.
+    reload: Arc<Notify>,
     task: JoinHandle<Result<(), DnsError>>,
 }
 
@@ -85,6 +90,7 @@ impl Process {
     /// One that takes over the sockets of another one with the same path.
     fn following(corefile: &Path, kubeconfig: Option<PathBuf>, handover: Option<PathBuf>) -> Self {
         let (stop, stopped) = oneshot::channel();
+        let reload = Arc::new(Notify::new());
         let options = DnsOptions {
             corefile: corefile.to_path_buf(),
             kubeconfig,
@@ -95,7 +101,8 @@ impl Process {
         let shutdown = async {
             let _ = stopped.await;
         };
-        Self { stop, task: tokio::spawn(run(options, shutdown)) }
+        let task = tokio::spawn(run(options, Arc::clone(&reload), shutdown));
+        Self { stop, reload, task }
     }
 
     async fn stop(self) {

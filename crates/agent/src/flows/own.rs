@@ -8,6 +8,7 @@ use podnet_kernel::{
     netlink::{NetlinkError, RtSocket},
     netns::{NetNs, NetNsError},
     snapshot::{MOST_ELEMENTS, Snapshot, SnapshotError, Told, served::Served},
+    sysctl,
 };
 use podnet_model::proxy::Mode;
 use podnet_planner::{
@@ -93,6 +94,7 @@ impl Own for OwnNode {
             // Those of the whole hierarchy are the node's own, too.
             serves_node_at_sockets: self.sockets_cgroup.as_os_str().is_empty(),
             links: attach::links(&self.attachments)?,
+            shows_bridged: sysctl::shows_bridged(&netns),
             ..Facts::new(device, mtu, mode)
         };
         Ok(Told { facts, is_configured_alone: self.is_configured_alone, kernel, pods: Vec::new() })

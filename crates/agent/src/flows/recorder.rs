@@ -49,10 +49,11 @@ use super::{
 const HEARING: Duration = Duration::from_millis(100);
 /// How often the map is read.
 const READING: Duration = Duration::from_secs(1);
-/// So long what was read may have been on its way to the log, or to a collector that answers: other nodes are asked for 15 s (`podnet_flow::joint`), parts
-/// wait for 60 s (`podnet_flow::parts`), what comes in a second is sent together, and an attempt takes 10 s at most.
-const UNSENT: Duration = Duration::from_secs(86);
-/// So long other nodes are asked what became of a flow that nothing came back of, before it is told to anybody (`podnet_flow::joint`).
+/// So long what was read may have been on its way to the log, or to a collector that answers: other nodes are asked for 3 s who began it and for 15 s who
+/// tells it (`podnet_flow::joint`), parts wait for 60 s (`podnet_flow::parts`), what comes in a second is sent together, and an attempt takes 10 s at most.
+const UNSENT: Duration = Duration::from_secs(89);
+/// So long other nodes are asked what became of a flow that nothing came back of, before it is told to anybody (`podnet_flow::joint`); who began one they
+/// are asked for less.
 const SILENT: Duration = Duration::from_secs(6);
 
 /// The recorder's thread, which ends with the value.

@@ -1,5 +1,7 @@
 //! A kernel without nf_tables: what it keeps the network from having is told once, with the remedy, and is put in force when it comes.
 
+use std::time::{Duration, Instant};
+
 use podnet_client::events::{About, Complaints};
 use podnet_kernel::{
     capabilities,
@@ -11,12 +13,16 @@ use tracing::{debug, info, warn};
 
 use super::worker::{Work, Worker};
 
+/// How often a kernel that has none is asked again, whatever else there is to do; the socket asks it less often still.
+const INTERVAL: Duration = Duration::from_secs(10);
+
 /// What is told of a node whose kernel has none.
 #[derive(Debug)]
 pub(super) struct Lacking {
     complaints: Complaints,
     node: NodeName,
     lacks: bool,
+    next: Option<Instant>,
 }
 
 /// What a look showed.
@@ -31,12 +37,18 @@ enum Seen {
 
 impl Lacking {
     pub(super) const fn new(complaints: Complaints, node: NodeName) -> Self {
-        Self { complaints, node, lacks: false }
+        Self { complaints, node, lacks: false, next: None }
+    }
+
+    /// When it is to be looked at again; none where nothing is lacking.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.next
     }
 
     /// Tells what is lacking, once.
     fn look(&mut self, nft: &mut NftSocket) -> Seen {
         let seen = judge(&mut self.lacks, nft.is_there());
+        self.next = self.lacks.then(|| Instant::now() + INTERVAL);
         match seen {
             Seen::AsBefore => {}
             Seen::Lacks => {

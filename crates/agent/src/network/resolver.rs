@@ -217,7 +217,7 @@ impl ResolverWay {
         if !rules.is_there()? {
             return Ok(false);
         }
-        let is_there = rules.tables(family)?.iter().any(|table| table == TABLE);
+        let is_there = rules.has_table(family, TABLE)?;
         let now = Instant::now();
         let mut refused = None;
         if self.attempts[family].sees(now) {

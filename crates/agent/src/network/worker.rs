@@ -63,8 +63,9 @@ pub(super) struct Worker {
     pub(super) missed: Missed,
     pub(super) problems: Problems,
     pub(super) failures: Failures,
-    pub(super) legacy: LegacyWatch,
-    pub(super) strangers: Strangers,
+    /// None where tables of other programs are not looked at; so of the next one.
+    pub(super) legacy: Option<LegacyWatch>,
+    pub(super) strangers: Option<Strangers>,
     pub(super) lacking: Lacking,
     pub(super) counts: Arc<Counts>,
     pub(super) publish: watch::Sender<Dual<Option<IpNet>>>,
@@ -169,12 +170,13 @@ impl Worker {
             self.rules.due(),
             self.loopback.due(),
             self.resolver.due(),
+            self.lacking.due(),
         ];
         let unless_waiting = [self.unfitted.due(), self.missed.due()].into_iter().filter(|_| !waits);
         let sockets = self.sockets.due().filter(|_| !waits || !self.refused.sockets);
         let all = of_others.into_iter().chain(unless_waiting).chain([
-            Some(self.legacy.due()),
-            Some(self.strangers.due()),
+            self.legacy.as_ref().map(LegacyWatch::due),
+            self.strangers.as_ref().map(Strangers::due),
             sockets,
         ]);
         all.flatten().min()
@@ -229,8 +231,12 @@ impl Worker {
         self.counts.repaired(&self.loopback.mended());
         self.counts.repaired(&self.sockets.mended());
         self.problems.look(&self.overlay, &self.counts);
-        self.legacy.look(&self.overlay);
-        self.strangers.look(self.datapath.nft_socket());
+        if let Some(legacy) = &mut self.legacy {
+            legacy.look(&self.overlay);
+        }
+        if let Some(strangers) = &mut self.strangers {
+            strangers.look(self.datapath.nft_socket());
+        }
         forwarded
             .and(placed)
             .and(configured)

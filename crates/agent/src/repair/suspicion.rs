@@ -16,7 +16,7 @@ use podnet_kernel::{
 use podnet_model::{Family, LinkName};
 use podnet_planner::{ipvs, overlay::Overlay, services::userspace::DEVICE_PREFIX, step::ROUTE_PROTOCOL};
 
-use super::{GATHER, Repair};
+use super::{GATHER, Passages, Repair};
 use crate::{attach::rules, network::rules::TABLES, underlay::is_ours};
 
 /// `NFPROTO_IPV4`.
@@ -72,19 +72,15 @@ impl Suspicion {
         Self { settings: now, settings_of_all_pods: true, passage: now, ..Self::default() }
     }
 
+    /// Everything but other people's chains.
     fn everything(&mut self) {
         let now = Instant::now();
         self.underlay.get_or_insert(now);
         self.settings_of_all_pods = true;
         let rules = [&mut self.rules, &mut self.pod_rules];
-        for part in [&mut self.overlay, &mut self.pods, &mut self.settings, &mut self.passage].into_iter().chain(rules)
-        {
+        for part in [&mut self.overlay, &mut self.pods, &mut self.settings].into_iter().chain(rules) {
             part.get_or_insert(now);
         }
-    }
-
-    pub(super) fn passage(&mut self, now: Instant) {
-        self.passage.get_or_insert(now);
     }
 
     pub(super) fn heard(&mut self, what: impl FnOnce() -> String) {
@@ -130,6 +126,7 @@ impl Repair {
             Notice::Lost => {
                 self.counts.overrun();
                 self.suspicion.everything();
+                self.suspect_passage();
                 self.flushed = true;
                 self.devices_unknown = true;
                 self.addresses.clear();
@@ -139,7 +136,7 @@ impl Repair {
                 let now = Instant::now();
                 self.suspicion.rules.get_or_insert(now);
                 self.suspicion.pod_rules.get_or_insert(now);
-                self.suspicion.passage(now);
+                self.suspect_passage();
                 self.suspicion.heard(|| "somebody changed rules while many were put in force".into());
             }
             Notice::Link(link) => self.judge_link(link, overlay),
@@ -232,7 +229,7 @@ impl Repair {
     /// A device that leads to where a program serves Services: whether there is one matters to others' chains.
     fn judge_program(&mut self, link: &Link) {
         if link.name.as_str().starts_with(DEVICE_PREFIX) {
-            self.suspicion.passage(Instant::now());
+            self.suspect_passage();
         }
     }
 
@@ -315,8 +312,15 @@ impl Repair {
         let ours = |table: &str| TABLES.contains(&table) || table == rules::TABLE;
         let is_ip = |family: u8| [FAMILY_IP, FAMILY_IP6].contains(&family);
         if transaction.tables.iter().any(|(family, table)| !is_ip(*family) || !ours(table)) {
-            self.suspicion.passage(Instant::now());
+            self.suspect_passage();
             self.suspicion.passage_by = author();
+        }
+    }
+
+    /// Other people's chains may drop pods' packets now, where that is podnet's business.
+    pub(super) fn suspect_passage(&mut self) {
+        if self.passages != Passages::Gone {
+            self.suspicion.passage.get_or_insert_with(Instant::now);
         }
     }
 

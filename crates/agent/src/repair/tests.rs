@@ -1,5 +1,7 @@
+use std::process::Command;
+
 use ipnet::IpNet;
-use podnet_kernel::{netns::NetNs, pod_interface::HostEnd, route, sysctl};
+use podnet_kernel::{monitor::Transaction, netns::NetNs, pod_interface::HostEnd, route, sysctl};
 use podnet_model::{Block, BlockCidr, Change, Dual, EncapMode, Family, Loan, Mac, Node, NodeAddr, Pool};
 use podnet_planner::{border::BorderConfig, overlay::OverlayConfig, services::ServicesConfig, step::ROUTE_PROTOCOL};
 
@@ -272,6 +274,45 @@ fn the_way_to_a_pod_here_stays_though_the_plan_says_that_its_address_is_lent() {
         assert_eq!(way_after(repair), way);
         repair.pods.leaving(&ifname);
         assert!(matches!(way_after(repair).target, route::Target::Gateway { .. }));
+    });
+}
+
+/// To the byte, with handles and counters.
+#[test]
+fn where_no_rules_are_wanted_in_other_peoples_chains_these_are_as_they_were_and_not_looked_at_any_more() {
+    in_namespace("others-chains", |repair, datapath, rules| {
+        let nft = |line: &str| {
+            let done = Command::new("nft").args(line.split(' ')).output().unwrap();
+            assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+            String::from_utf8(done.stdout).unwrap()
+        };
+        let others = || nft("-a list table inet other");
+        nft("add table inet other");
+        nft("add chain inet other forward { type filter hook forward priority 0 ; policy drop ; }");
+        nft("add rule inet other forward ip daddr 192.0.2.1 counter packets 7 bytes 700 accept");
+        let before = others();
+        let mut overlay = overlay();
+        overlay.apply(&pool("10.233.64.0/18"));
+        repair.mend(datapath, &overlay, rules).unwrap();
+        assert!(others().contains("podnet: from 10.233.64.0/18"), "of an agent that makes them: {}", others());
+        let repairs = repair.counts.metrics();
+
+        repair.leave_others_chains();
+        assert!(repair.due().is_some(), "it is done at the start");
+        repair.mend(datapath, &overlay, rules).unwrap();
+        assert_eq!(others(), before);
+        assert_eq!(repair.counts.metrics(), repairs, "nobody damaged anything");
+        let transaction = Transaction { tables: [(1, "other".to_owned())].into(), ..Transaction::default() };
+        repair.suspicion = Suspicion::default();
+        repair.hear(&[Notice::Rules(transaction), Notice::RulesLost, Notice::Lost], &overlay);
+        repair.ranges_changed();
+        assert_eq!(repair.suspicion.passage, None, "nothing makes it look");
+        // Nor does it do so if anything did.
+        repair.suspicion.passage = Some(Instant::now());
+        nft("add rule inet other forward ip daddr 192.0.2.2 accept comment \"podnet: mine\"");
+        let now = others();
+        repair.mend(datapath, &overlay, rules).unwrap();
+        assert_eq!(others(), now);
     });
 }
 

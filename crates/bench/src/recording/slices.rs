@@ -1,8 +1,9 @@
-//! What recording costs traffic: with the programs at pods' interfaces and without them, in slices of a second one after the other.
+//! What recording costs traffic: with the programs at pods' interfaces and without them, in slices of a second or less one after the other.
 //!
 //! To begin and to end recording takes many seconds, and a machine is another one in a minute. So for a slice without it both nodes' agents, which would mend what
 //! was taken away and read what was counted, are stopped, and the programs taken away; then these are put back, over the same maps, and the agents go on: what
-//! they have to do with what was counted falls into slices with recording.
+//! they have to do with what was counted falls into slices with recording. What is sent on one connection, and connections that are opened, have slices of their
+//! own: the records of the ones would be told in those of the others.
 
 use std::{fmt, thread, time::Duration};
 
@@ -21,14 +22,16 @@ use super::{Follower, stopped::Stopped};
 use crate::{
     Result,
     ratios::Ratios,
-    services::{self, Figures},
+    services::{self, Figures, Load},
     traffic::End,
 };
 
-/// Slices with and without recording, of each way: 40 s.
-const PAIRS: usize = 12;
+/// Slices with and without recording, of each load on each way: half a minute to a minute.
+const PAIRS: usize = 24;
 /// New pods come to the fast path in the agents' rounds.
 const SETTLING: Duration = Duration::from_secs(12);
+/// For connections that have ended to be told: other nodes are asked about some for seconds.
+const TELLING: Duration = Duration::from_secs(8);
 /// For agents to see to their programs, and for flows to prove themselves to these.
 const PROVING: Duration = Duration::from_millis(300);
 /// How long programs of the fast path work without anybody who cares for them.
@@ -54,30 +57,40 @@ pub(super) fn measure(podnet: &str, cluster: &Cluster, ends: &[End]) -> Result<[
 }
 
 fn pairs(nodes: &[Node], client: &End, server: &End) -> Result<Compared> {
+    let established = turns(nodes, Load::Established, client, server)?;
+    let connections = turns(nodes, Load::Connections, client, server)?;
+    thread::sleep(TELLING);
+    let pairs: Vec<_> = established
+        .iter()
+        .zip(&connections)
+        .map(|(one, other)| (one.0.with_connections_of(&other.0), one.1.with_connections_of(&other.1)))
+        .collect();
+    Ok(compare(&pairs))
+}
+
+/// Each time with recording and without it.
+fn turns(nodes: &[Node], load: Load, client: &End, server: &End) -> Result<Vec<(Figures, Figures)>> {
     // It warms up.
-    services::ask_client(client, server.addr)?;
+    services::ask_client(client, server.addr, load)?;
+    let with = || slice(nodes, true, load, client, server);
     let mut pairs = Vec::new();
     for number in 0..PAIRS {
         // Each is the first one every other time.
         pairs.push(if number % 2 == 0 {
-            let on = with(nodes, client, server)?;
-            (on, without(nodes, client, server)?)
+            let on = with()?;
+            (on, without(nodes, load, client, server)?)
         } else {
-            let off = without(nodes, client, server)?;
-            (with(nodes, client, server)?, off)
+            let off = without(nodes, load, client, server)?;
+            (with()?, off)
         });
     }
-    Ok(compare(&pairs))
+    Ok(pairs)
 }
 
-fn with(nodes: &[Node], client: &End, server: &End) -> Result<Figures> {
-    slice(nodes, true, client, server)
-}
-
-fn without(nodes: &[Node], client: &End, server: &End) -> Result<Figures> {
+fn without(nodes: &[Node], load: Load, client: &End, server: &End) -> Result<Figures> {
     let stopped: Vec<Stopped> = nodes.iter().map(|node| Stopped::stop(node.agent)).collect::<Result<_>>()?;
     let figures =
-        nodes.iter().try_for_each(|node| node.count(false)).and_then(|()| slice(nodes, false, client, server));
+        nodes.iter().try_for_each(|node| node.count(false)).and_then(|()| slice(nodes, false, load, client, server));
     // Before anybody sees that anything was missing, whatever became of it.
     nodes.iter().try_for_each(|node| node.count(true))?;
     drop(stopped);
@@ -85,9 +98,9 @@ fn without(nodes: &[Node], client: &End, server: &End) -> Result<Figures> {
 }
 
 /// What passes in a slice, in which it is counted or not.
-fn slice(nodes: &[Node], counts: bool, client: &End, server: &End) -> Result<Figures> {
+fn slice(nodes: &[Node], counts: bool, load: Load, client: &End, server: &End) -> Result<Figures> {
     thread::sleep(PROVING);
-    let figures = services::ask_client(client, server.addr)?;
+    let figures = services::ask_client(client, server.addr, load)?;
     for node in nodes {
         if node.counts()? != counts {
             return Err("somebody else changes what counts at pods' interfaces".into());

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Args;
+use clap::{ArgAction, Args, builder::BoolishValueParser};
 use ipnet::Ipv4Net;
 
 use super::{PodLink, ranges};
@@ -122,6 +122,12 @@ pub(crate) struct AgentOptions {
     /// How pods are joined to the node: each by a link of its own, or all on a bridge (cni0), where they are neighbours by Ethernet
     #[arg(long, value_enum, default_value_t)]
     pub(crate) pod_link: PodLink,
+    /// Let pods' packets pass other people's FORWARD chains that drop, by accept rules at their heads (as flannel's). With false tables of other programs,
+    /// those of iptables too, are neither changed nor read, but once at the start to take away what an agent before left in them, and by the modes
+    /// iptables and ipvs: nothing tells then that such a chain drops, or of rules that a kube-proxy left
+    #[arg(long, env = "PODNET_IPTABLES_FORWARD_RULES", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
+        default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new())]
+    pub(crate) iptables_forward_rules: bool,
     /// Every packet between pods passes the node's network stack, and none is led past it by eBPF
     #[arg(long, env = "PODNET_NO_FAST_PATH")]
     pub(crate) no_fast_path: bool,

@@ -14,9 +14,9 @@ pub(crate) struct TraceOptions {
     /// something differs, and with 3 where nothing does and not all could be compared
     #[arg(long)]
     pub(crate) compare: bool,
-    /// Send a probe along (one SYN, INIT or datagram) and tell where it really passes, with times, by the agents of the nodes on its way; exits
-    /// with 1 where it dies. Needs to be allowed to create pods/exec of the sender, pods/capture of the pods and nodes/capture of the nodes
-    /// on the way
+    /// Send a probe along (one SYN, INIT, datagram or ping) and tell where it really passes, with times, by the agents of the nodes on its way;
+    /// exits with 1 where it dies. Needs to be allowed to create pods/exec of the sender, pods/capture of the pods and nodes/capture of the
+    /// nodes on the way. From world it is sent by this machine, as root
     #[arg(long)]
     pub(crate) live: bool,
     /// The port of the agents

@@ -20,6 +20,8 @@ use crate::report::Failure;
 const HOLD: SignedDuration = SignedDuration::from_secs(2);
 /// The same of what no other node has to tell more of: agents hear of connections that end ten times in a second.
 const SOON: SignedDuration = SignedDuration::from_millis(400);
+/// The same of what the destination's node may take for another node's: it tells it once it has asked that one who began it, for 3 s at most.
+const ASKED: SignedDuration = SignedDuration::from_secs(4);
 /// So long it is remembered what a destination's node told of a flow that is over: longer than the end of one of UDP is waited for (60 s).
 const REMEMBERED: SignedDuration = SignedDuration::from_mins(3);
 /// An agent that begins anew tells what it had not told; one that is silent for longer is taken for lost.
@@ -125,6 +127,10 @@ impl Merge {
                     "podnet: more than {HELD} flows between nodes are told at a time: of some it is missing what the destination's node knows"
                 );
             }
+            if record.names_who_answers() {
+                // The other one does not: it may not tell what is asked for, nor to whom this is told.
+                return Some(record);
+            }
             self.lately.leave_out(&record);
             return None;
         }
@@ -169,6 +175,7 @@ impl Merge {
     pub(super) fn hold(&self, item: &Item) -> SignedDuration {
         match item {
             Item::Flow(record) if !self.is_awaited(record) => SOON,
+            Item::Flow(record) if is_asked_about(record) => ASKED,
             _ => HOLD,
         }
     }
@@ -182,6 +189,8 @@ impl Merge {
             Class::PodPodSameNode | Class::PodNode | Class::PodWorld => false,
             // There may be a pod behind it, whose node tells it.
             Class::NodePod | Class::WorldPod => true,
+            // The source's node may tell it, or not.
+            Class::PodService if record.names_who_answers() => self.is_told_by_other(record),
             Class::PodPodOtherNode | Class::PodService => {
                 let destination = &record.destination;
                 let node = destination.pod.as_ref().map(|pod| &pod.node).or(destination.node.as_ref());
@@ -195,11 +204,24 @@ impl Merge {
 }
 
 impl Merge {
+    /// What is told now, joined. Of a flow that the destination's node alone told by then the source's is not told any more.
+    pub(super) fn told(&mut self, items: Vec<Item>) -> Vec<Item> {
+        let mut told = self.joined(items);
+        told.retain(|item| match item {
+            Item::Flow(record) if record.names_who_answers() => self.lately.tell(record),
+            Item::Flow(_) | Item::Gap(_) | Item::Drops(_) => true,
+        });
+        told
+    }
+
     /// Items with what the nodes of their destinations told of them; of flows those that are wanted. What was told as a node's own and is
-    /// a pod's, masqueraded by that node, is left out where that node told it: it is in what it told.
+    /// a pod's, masqueraded by that node, is left out where that node told it: it is in what it told. So is what was told of who answers at a port of
+    /// another node where the source's node told who asked it.
     pub(super) fn joined(&self, items: Vec<Item>) -> Vec<Item> {
+        let destinations = &self.destinations;
+        let is_told = |record: &Arc<Record>| destinations.is_of_pod(record) || destinations.is_of_source(record);
         let join = |item| match item {
-            Item::Flow(record) if self.destinations.is_of_pod(&record) => None,
+            Item::Flow(record) if is_told(&record) => None,
             Item::Drops(drops) => self.outcome.wants_drops(&drops).then_some(Item::Drops(drops)),
             Item::Flow(record) => {
                 let record = self.destinations.joined(&record);
@@ -253,6 +275,13 @@ impl Merge {
                 .remedy("the past is kept by `podnet up --flows`, on nodes of yours by `podnet agent --flow-retention 1h …`; with --follow it is not needed")
         })
     }
+}
+
+/// Its destination sees a node as its source: that of a port that a pod asked, or the pod's own one.
+fn is_asked_about(record: &Record) -> bool {
+    let destination = &record.destination;
+    let is_port = record.service.is_some() && destination.pod.is_none() && destination.node.is_some();
+    record.reporter == Reporter::Source && (is_port || record.seen_as.is_some())
 }
 
 /// Items that wait for others that were earlier, with the time at which they were heard.

@@ -1,5 +1,6 @@
 //! What is traced beside what the kernels of the nodes really have.
 
+mod pods;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,7 @@ use podnet_planner::{
     overlay::State as Observed,
     services::nftables,
     step::{Route, RouteTarget, Step},
-    trace::{Hop, Kind, Place, Planned, Trace},
+    trace::{Entry, Hop, Kind, Place, Planned, Trace},
 };
 
 use super::{kernels::Kernels, state::State};
@@ -66,7 +67,25 @@ pub(super) struct Compared {
     pub(super) closed: BTreeSet<PodKey>,
 }
 
+/// In words.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Findings {
+    /// What is wrong.
+    found: Vec<String>,
+    /// What is served all the same, in another way than is planned, or may be.
+    detours: Vec<String>,
+    /// What is not known.
+    left_out: Vec<String>,
+}
+
 impl Compared {
+    fn take(&mut self, node: &NodeName, findings: Findings) {
+        let remark = |what: String| Remark { node: node.clone(), pod: None, what };
+        self.found.extend(findings.found.into_iter().map(remark));
+        self.detours.extend(findings.detours.into_iter().map(remark));
+        self.left_out.extend(findings.left_out.into_iter().map(remark));
+    }
+
     /// What is not as it is planned.
     pub(super) fn differences(&self) -> impl Iterator<Item = &Remark> {
         self.found.iter().chain(&self.detours)
@@ -101,6 +120,7 @@ pub(super) fn compare(state: &State, trace: &Trace, kernels: &Kernels) -> Compar
     let mut compared = Compared::default();
     let (mut observed, mut ruled, mut asked) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
     let mut opened: BTreeMap<&PodKey, Observed> = BTreeMap::new();
+    let mut entries: BTreeMap<&NodeName, BTreeSet<Entry>> = BTreeMap::new();
     let mut hops: Vec<&Hop> = Vec::new();
     for hop in trace.paths.iter().flat_map(|path| &path.hops) {
         if !hops.contains(&hop) {
@@ -135,6 +155,9 @@ pub(super) fn compare(state: &State, trace: &Trace, kernels: &Kernels) -> Compar
         let remark = |what: String| Remark { node: node.clone(), pod: None, what };
         let observed = observed.entry(node).or_insert_with(|| told.kernel.observed());
         compared.found.extend(of_hop(hop, &told.kernel, observed).into_iter().map(remark));
+        if !hop.entries.is_empty() {
+            entries.entry(node).or_default().extend(&hop.entries);
+        }
         if services::is_served_at(hop, planned) {
             let whose: &mut BTreeSet<ServiceKey> = asked.entry(node).or_default();
             whose.extend(services::asked(hop));
@@ -147,11 +170,11 @@ pub(super) fn compare(state: &State, trace: &Trace, kernels: &Kernels) -> Compar
     }
     for (node, whose) in asked {
         let (Some(told), Some(planned)) = (kernels.of(node), state.cluster.planned(node)) else { continue };
-        let remark = |what: String| Remark { node: node.clone(), pod: None, what };
-        let findings = services::compare(told, planned, state.cluster.proxy(), &whose);
-        compared.found.extend(findings.found.into_iter().map(remark));
-        compared.detours.extend(findings.detours.into_iter().map(remark));
-        compared.left_out.extend(findings.left_out.into_iter().map(remark));
+        compared.take(node, services::compare(told, planned, state.cluster.proxy(), &whose));
+    }
+    for (node, entries) in entries {
+        let (Some(told), Some(planned)) = (kernels.of(node), state.cluster.planned(node)) else { continue };
+        compared.take(node, pods::compare(told, planned, &entries));
     }
     let mut seen = BTreeSet::new();
     compared.found.retain(|one| seen.insert(one.clone()));
@@ -165,7 +188,8 @@ const fn is_ruled(hop: &Hop) -> bool {
 
 fn of_hop(hop: &Hop, kernel: &Snapshot, observed: &Observed) -> Vec<String> {
     let mut told: Vec<String> = hop.stands.iter().filter_map(|step| of_step(step, observed)).collect();
-    if let Some(device) = &hop.device {
+    // What limits a pod is compared by itself: where it is missing, nothing is lost.
+    if let Some(device) = hop.device.as_ref().filter(|_| hop.kind != Kind::Judged) {
         match kernel.devices.iter().find(|found| found.name == *device) {
             None => told.push(format!("there is no device {device}")),
             Some(found) if !found.is_up => told.push(format!("device {device} is down")),

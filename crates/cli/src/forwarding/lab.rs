@@ -5,11 +5,15 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use podnet_kernel::snapshot::{Device, FORWARDING4, Rules, Snapshot, Told};
 use podnet_model::{
-    Block, BlockCidr, Change, EncapMode, HOST_MAC, LinkName, Node, NodeAddr, NodeName, Pod, PodAddr, PodKey, Pool,
-    Protocol, labels::Labels, limits::PodLimits, pod::AddressRequest, proxy::Mode,
+    Block, BlockCidr, Change, EncapMode, Family, HOST_MAC, LinkName, Mac, Node, NodeAddr, NodeName, Pod, PodAddr,
+    PodKey, Pool, Protocol,
+    labels::Labels,
+    limits::{InvalidLimit, PodLimits},
+    pod::AddressRequest,
+    proxy::Mode,
 };
 use podnet_planner::{
-    overlay,
+    attachments, overlay,
     step::{FdbEntry, Neighbour, Route, RouteTarget},
     trace::{Facts, Link, Source, Target, Trace},
 };
@@ -68,9 +72,20 @@ pub(super) fn state() -> State {
     State::of(changes(), NUMBERS.map(usual).into())
 }
 
+/// The cluster as somebody knows it whom all nodes told what they are, where the pods are limited so.
+pub(super) fn limited(limits: &Result<PodLimits, InvalidLimit>) -> State {
+    let with_limits = |change: Change| match change {
+        Change::Pod(key, Some(pod)) => Change::Pod(key, Some(Pod { limits: limits.clone(), ..pod })),
+        other => other,
+    };
+    let changes = changes().into_iter().map(with_limits).collect();
+    State::of(changes, NUMBERS.map(|number| (node(number), facts(number))).into())
+}
+
 /// What only the node knows.
 fn facts(number: u8) -> Facts {
-    let link = Link { device: format!("pn-node{number}").into(), bridge: None, ports: Vec::new() };
+    let mac = Some(Mac([2, 0, 0, 0, 0, number]));
+    let link = Link { mac, ..Link::routed(format!("pn-node{number}").into()) };
     let links = BTreeMap::from([(addr(number), link)]);
     Facts { links, ..Facts::new("ens3".into(), 9000, Mode::Nftables) }
 }
@@ -80,7 +95,7 @@ fn informed() -> State {
     State::of(changes(), NUMBERS.map(|number| (node(number), facts(number))).into())
 }
 
-/// What is told of a node whose kernel has all as it is planned, but for tables, of which it has none.
+/// What is told of a node whose kernel has all as it is planned, but for tables, of which it has that of pods alone.
 pub(super) fn told(number: u8) -> Told {
     let informed = informed();
     let planned = informed.cluster.planned(&node(number)).unwrap();
@@ -101,7 +116,7 @@ pub(super) fn told(number: u8) -> Told {
         neighbours: neighbours.collect(),
         fdb: fdb.collect(),
         settings: [(FORWARDING4.to_owned(), "1".to_owned())].into(),
-        rules: Some(Rules::default()),
+        rules: Some(Rules::of([(attachments::TABLE, &planned.attached(Family::V4))])),
         ..Snapshot::default()
     };
     Told { facts, is_configured_alone: false, kernel, pods: Vec::new() }

@@ -306,17 +306,24 @@ fn node_addrs(state: &State, name: &NodeName) -> Result<Vec<IpAddr>, Failure> {
 
 /// Follows it to each of its destinations.
 pub(super) fn follow(state: &State, question: &Question) -> Result<Trace, Failure> {
+    follow_from(state, question, std::slice::from_ref(&question.from))
+}
+
+/// The same from each of these, one of which is the sender.
+pub(super) fn follow_from(state: &State, question: &Question, senders: &[Source]) -> Result<Trace, Failure> {
     let mut paths = Vec::new();
-    for (target, share) in &question.targets {
-        let trace = match question.is_echo {
-            true => state.cluster.ping(&question.from, target.addr),
-            false => state.cluster.trace(&question.from, *target),
-        };
-        let trace = trace.map_err(|unknown| Failure::new(unknown.to_string()))?;
-        paths.extend(trace.paths.into_iter().map(|mut path| {
-            path.share *= share;
-            path
-        }));
+    for sender in senders {
+        for (target, share) in &question.targets {
+            let trace = match question.is_echo {
+                true => state.cluster.ping(sender, target.addr),
+                false => state.cluster.trace(sender, *target),
+            };
+            let trace = trace.map_err(|unknown| Failure::new(unknown.to_string()))?;
+            paths.extend(trace.paths.into_iter().map(|mut path| {
+                path.share *= share / senders.len() as f64;
+                path
+            }));
+        }
     }
     Ok(Trace { paths })
 }

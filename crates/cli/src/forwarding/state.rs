@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1 as core;
 use kube::Api;
 use podnet_agent::{attach, proxy::configured::BUILT};
 use podnet_client::watch::{Interest, PodInterest, ProxySource, Update, watch};
-use podnet_kernel::{addr, capabilities, executor, link, netlink::RtSocket, netns::NetNs};
+use podnet_kernel::{addr, capabilities, executor, link, netlink::RtSocket, netns::NetNs, sysctl};
 use podnet_model::{Change, NodeName, PodKey, ProxyConfig, proxy::Mode};
 use podnet_planner::{
     proxy::{Capabilities, choose},
@@ -171,12 +171,14 @@ fn mode(config: &ProxyConfig, is_here: bool) -> Mode {
 /// What the node's namespace and its agent's records tell.
 fn look(node: &NodeName, netns: &std::path::Path, facts: &mut Facts) -> Result<(), Failure> {
     let what = || format!("cannot look into the network of node {node}");
-    let mut socket = RtSocket::open_in(&NetNs::open(netns).doing(what)?).doing(what)?;
+    let netns = NetNs::open(netns).doing(what)?;
+    let mut socket = RtSocket::open_in(&netns).doing(what)?;
     facts.support = executor::support(&mut socket).doing(what)?;
     if let Some(underlay) = link::find(&mut socket, facts.device.as_str()).doing(what)? {
         facts.mtu = underlay.mtu;
     }
     facts.addrs = addr::list_reachable(&mut socket).doing(what)?;
+    facts.shows_bridged = sysctl::shows_bridged(&netns);
     let records = NodeLayout::new(node.as_str()).agent_state().join("attachments");
     facts.links = attach::links(&records).doing(|| format!("cannot read which pods are on node {node}"))?;
     Ok(())

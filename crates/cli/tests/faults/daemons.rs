@@ -129,15 +129,8 @@ fn await_agreement(cluster: &Cluster) {
 /// The process ids of daemons, once all of them run: after several deaths in a row the supervisor waits before it starts one again.
 fn running_pids(cluster: &Cluster, processes: &[&str]) -> Vec<i32> {
     eventually("all of them run", SOON, || {
-        processes.iter().map(|process| pid(cluster, process).ok_or(format!("{process} does not run"))).collect()
+        processes.iter().map(|process| cluster.running(process).ok_or(format!("{process} does not run"))).collect()
     })
-}
-
-fn pid(cluster: &Cluster, process: &str) -> Option<i32> {
-    let status: Value = serde_json::from_slice(&cluster.podnet(&["status", "-o", "json"]).stdout).unwrap();
-    let found = status["processes"].as_array().unwrap().iter().find(|entry| entry["name"] == process);
-    let pid = &found.unwrap_or_else(|| panic!("no {process} in {status}"))["pid"];
-    pid.as_i64().map(|pid| pid.try_into().unwrap())
 }
 
 fn running(cluster: &Cluster) -> usize {
@@ -147,7 +140,7 @@ fn running(cluster: &Cluster) -> usize {
 #[test]
 fn up_heals_a_cluster_whose_supervisor_was_killed() {
     let cluster = Cluster::up(PODNET, &["--nodes", "2"]);
-    let pid = |process: &str| pid(&cluster, process);
+    let pid = |process: &str| cluster.running(process);
     let others = ["apiserver", "node1", "node2", "node2-agent"];
     let before = others.map(pid);
     let (supervisor, agent) = (cluster.pid("supervisor"), cluster.pid("node1-agent"));

@@ -1,6 +1,6 @@
 //! Faults, and the sentence that names each.
 
-use std::process::Command;
+use std::{process::Command, thread};
 
 use podnet_testnet::{Cluster, eventually};
 
@@ -42,6 +42,11 @@ apiVersion: v1
 kind: Service
 metadata: {name: guarded}
 spec: {type: LoadBalancer, loadBalancerSourceRanges: [192.0.2.0/24], selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: balanced}
+spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 80}]}
 ---
 apiVersion: v1
 kind: Service
@@ -107,8 +112,10 @@ pub(super) fn each_fault_is_named(cluster: &Cluster) {
 
 fn of_objects(cluster: &Cluster) {
     let far = address(cluster, "far");
-    let (block, _) = far.rsplit_once('.').unwrap();
-    let unused = (1..255).map(|last| format!("{block}.{last}")).find(|addr| {
+    let (range, last) = far.rsplit_once('.').unwrap();
+    // A block has 64 addresses, and gives the lowest first.
+    let first = last.parse::<u8>().unwrap() & !63;
+    let unused = (0..64).rev().map(|ordinal| format!("{range}.{}", first + ordinal)).find(|addr| {
         let (_, text) = told(cluster, &["trace", "pod/client", addr]);
         text.contains("no pod has")
     });
@@ -134,8 +141,13 @@ fn of_objects(cluster: &Cluster) {
             "a traffic policy Local of service default/local-outside leaves no endpoint on node node1",
         ),
     ];
-    for (from, to, words) in table {
-        assert_named(cluster, from, to, words);
+    // Nothing is changed for any of them: some are asked for at once.
+    for some in table.chunks(4) {
+        thread::scope(|scope| {
+            for &(from, to, words) in some {
+                scope.spawn(move || assert_named(cluster, from, to, words));
+            }
+        });
     }
 }
 
@@ -217,6 +229,12 @@ fn of_kernels(cluster: &Cluster) {
             vec!["nft", "flush", "map", "ip", "podnet-services", "frontends"],
             "frontends of table podnet-services has".into(),
         ),
+        // Nothing that its pods send passes any more.
+        (
+            "node1",
+            vec!["nft", "flush", "set", "ip", "podnet-pods", "senders"],
+            format!("on node node1: senders of table podnet-pods lacks {own} . "),
+        ),
         (
             "node1",
             vec!["nft", "insert", "rule", "ip", "podnet-services", "services", "ip", "daddr", "192.0.2.99", "drop"],
@@ -231,8 +249,8 @@ fn of_kernels(cluster: &Cluster) {
             "on node node2: the host's firewall drops what is forwarded: chain inet wall across".into(),
         ),
     ];
+    let agents = ["node1-agent", "node2-agent"].map(|agent| cluster.pid(agent).to_string());
     for (node, fault, words) in table {
-        let agents = ["node1-agent", "node2-agent"].map(|agent| cluster.pid(agent).to_string());
         signal("-STOP", &agents);
         let named = std::panic::catch_unwind(|| {
             on(node, &fault);
@@ -263,13 +281,19 @@ fn of_others(cluster: &Cluster) {
             "add table inet wall; add chain inet wall across { type filter hook forward priority 0; }; add rule inet wall across tcp dport 80 drop",
         ],
     );
-    let (_, text) = told(cluster, &["why", "pod/client", "pod/far"]);
-    assert!(text.contains("all is as podnet planned it, and a connection from pod default/client to"), "{text}");
     let to = device("node2", &address(cluster, "far"));
-    let link = format!("it passed podnet.vxlan of node node2 (hop 6), and was not seen at {to} of node node2 (hop 7)");
-    assert_named(cluster, "pod/client", "pod/far", &link);
-    // A node on this machine opens no connection here: its agent sends a probe.
-    assert_named(cluster, "node/node1", "pod/far", &format!("was not seen at {to} of node node2"));
+    // Each waits for what does not come: both at once.
+    thread::scope(|scope| {
+        let of_pod = scope.spawn(|| told(cluster, &["why", "pod/client", "pod/far"]));
+        // A node on this machine opens no connection here: its agent sends a probe.
+        assert_named(cluster, "node/node1", "pod/far", &format!("was not seen at {to} of node node2"));
+        let (is_well, text) = of_pod.join().unwrap();
+        let planned = "all is as podnet planned it, and a connection from pod default/client to";
+        let link =
+            format!("it passed podnet.vxlan of node node2 (hop 6), and was not seen at {to} of node node2 (hop 7)");
+        assert!(!is_well && text.contains("→ "), "{text}");
+        assert!(text.contains(planned) && text.contains(&link), "{planned:?} and {link:?} in {text}");
+    });
     on("node2", &["nft", "delete", "table", "inet", "wall"]);
     // A network between the nodes that loses what is large, and tells nobody: connections come about.
     on(
@@ -297,10 +321,12 @@ fn of_names(cluster: &Cluster) {
             "add table inet wall; add chain inet wall across { type filter hook forward priority 0; }; add rule inet wall across udp dport 53 drop",
         ],
     );
-    assert_named(cluster, "pod/client", "web", "names are not answered: cluster DNS at");
-    // Asked for as a datagram, no name is asked for, and a probe tells where it is lost.
     let dns = "svc/kube-system/kube-dns:53/udp";
-    assert_named(cluster, "pod/client", dns, "the probe died: it passed ");
+    thread::scope(|scope| {
+        scope.spawn(|| assert_named(cluster, "pod/client", "web", "names are not answered: cluster DNS at"));
+        // Asked for as a datagram, no name is asked for, and a probe tells where it is lost.
+        assert_named(cluster, "pod/client", dns, "the probe died: it passed ");
+    });
     on("node1", &["nft", "delete", "table", "inet", "wall"]);
     assert_well(cluster, "pod/client", "web");
     assert_well(cluster, "pod/client", dns);

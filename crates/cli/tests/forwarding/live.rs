@@ -1,9 +1,9 @@
 //! A probe passes where the trace says that it does, or the place where it dies is named.
 
-use podnet_testnet::Cluster;
+use podnet_testnet::{Cluster, eventually};
 use serde_json::Value;
 
-use super::{faults, told};
+use super::{SOON, faults, told};
 
 pub(super) const ADMIN: &str = "/var/lib/podnet/kubeconfig";
 pub(super) const NODE: &str = "/var/lib/podnet/nodes/node1/kubeconfig";
@@ -42,6 +42,8 @@ pub(super) fn a_probe_passes_where_the_trace_says_and_where_it_dies_is_named(clu
     on_one_node(cluster);
     to_a_service_of_the_other_node(cluster);
     of_datagrams_and_to_a_node(cluster);
+    of_echoes(cluster);
+    from_this_machine_to_what_is_served_outside(cluster);
     where_it_dies(cluster);
     whoever_may_not_asks_in_vain(cluster);
 }
@@ -109,6 +111,44 @@ fn of_datagrams_and_to_a_node(cluster: &Cluster) {
     assert!(is_well && live["arrived"] == true, "{live:#}");
     let (is_well, _, live) = probe(cluster, "node/node1", "pod/far:80", &[]);
     assert!(is_well && live["answer"]["kind"] == "accepted", "{live:#}");
+    assert!(live["answer"]["backAfterNanoseconds"].is_i64(), "{live:#}");
+}
+
+/// To a pod, a node, the node that answers for a ClusterIP, and this machine, which is outside.
+fn of_echoes(cluster: &Cluster) {
+    for (from, to) in [
+        ("pod/client", "pod/far"),
+        ("node/node1", "pod/far"),
+        ("pod/client", "node/node2"),
+        ("pod/client", "svc/web"),
+        ("pod/client", "172.29.240.254"),
+    ] {
+        let (is_well, path, live) = probe(cluster, from, &format!("{to}/icmp"), &[]);
+        assert!(is_well && live["answer"]["kind"] == "accepted", "{from} {to}: {live:#}");
+        assert!(
+            live["answer"]["backAfterNanoseconds"].as_i64().is_some_and(|after| after > 0),
+            "{from} {to}: {live:#}"
+        );
+        assert!(seen(&path, &live).iter().all(|(.., destination)| !destination.contains(':')), "{live:#}");
+    }
+}
+
+fn from_this_machine_to_what_is_served_outside(cluster: &Cluster) {
+    let (is_well, path, live) = probe(cluster, "world", "svc/web-ports", &[]);
+    assert!(is_well && live["answer"]["kind"] == "accepted", "{live:#}");
+    assert!(live["source"].as_str().unwrap().starts_with("172.29.240.254:"), "{live:#}");
+    let all = seen(&path, &live);
+    let (place, device, destination) = &all[0];
+    assert_eq!((place.as_str(), device.as_str()), ("node node1", "eth0"), "{live:#}");
+    assert!(destination.ends_with(":30088"), "{live:#}");
+    let (is_well, _, live) = probe(cluster, "world", "node/node2/icmp", &[]);
+    assert!(is_well && live["answer"]["kind"] == "accepted", "{live:#}");
+    // Which node answers for a load balancer's address is seen where it comes in.
+    eventually("a probe comes in by a load balancer's address", SOON, || {
+        let (is_well, path, live) = probe(cluster, "world", "svc/balanced", &[]);
+        let is_asked = seen(&path, &live).first().is_some_and(|(.., destination)| destination.ends_with(":80"));
+        if is_well && is_asked { Ok(()) } else { Err(live.to_string()) }
+    });
 }
 
 fn where_it_dies(cluster: &Cluster) {
@@ -145,7 +185,7 @@ fn where_it_dies(cluster: &Cluster) {
 fn whoever_may_not_asks_in_vain(cluster: &Cluster) {
     for (arguments, words) in [
         (&["default/client", "pod/near", "--kubeconfig", NODE][..], "you may not create pods/capture of default/"),
-        (&["world", "pod/near"], "a probe is sent by a pod or a node"),
+        (&["203.0.113.9", "node/node1:9099"], "from 172.29.240.254, and not from 203.0.113.9"),
         (&["default/client", "pod/near", "-o", "dot"], "a graph has no room"),
     ] {
         let (is_well, text) = told(cluster, &[&["trace", "--live"], arguments].concat());

@@ -156,24 +156,25 @@ struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     fn set(cluster: &'a Cluster) -> Self {
-        cluster.apply(include_str!("../manifests/04-services.yaml"));
-        cluster.apply(CLIENTS);
+        cluster.apply(&[include_str!("../manifests/04-services.yaml"), CLIENTS].concat());
         cluster.await_ready(&["-n", "web", "--all"], SOON);
         progress("the pods are ready");
-        let items = |list: Value| list["items"].as_array().unwrap().clone();
-        let pods = items(cluster.json(&["-n", "web", "pods", "-l", "app=web"]));
-        let names = pods.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect();
-        let pods = pods.iter().map(|pod| pod["status"]["podIP"].as_str().unwrap().to_owned()).collect();
-        let ip = |name: &str| {
-            cluster.json(&["-n", "web", "service", name])["spec"]["clusterIP"].as_str().unwrap().to_owned()
-        };
-        let balanced = eventually("the load balancer's address", SOON, || {
-            let service = cluster.json(&["-n", "web", "service", "web-lb"]);
-            let ip = service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str();
-            ip.map(str::to_owned).ok_or("none yet")
+        // All by one call: where the processor is emulated, each takes seconds.
+        let (objects, balanced) = eventually("the load balancer's address", SOON, || {
+            let objects = cluster.json(&["-n", "web", "pods,services,nodes"])["items"].as_array().unwrap().clone();
+            let balancer = objects.iter().find(|object| object["metadata"]["name"] == "web-lb");
+            let ip = balancer.and_then(|service| service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str());
+            ip.map(str::to_owned).map(|ip| (objects, ip)).ok_or("none yet")
         });
-        let node = |node: &Value| node["status"]["addresses"][0]["address"].as_str().unwrap().to_owned();
-        let nodes = items(cluster.json(&["nodes"])).iter().map(node).collect();
+        let of_kind = |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind);
+        let pods = || of_kind("Pod").filter(|pod| pod["metadata"]["labels"]["app"] == "web");
+        let names = pods().map(|pod| text_of(&pod["metadata"]["name"])).collect();
+        let pods = pods().map(|pod| text_of(&pod["status"]["podIP"])).collect();
+        let ip = |name: &str| {
+            let service = of_kind("Service").find(|service| service["metadata"]["name"] == name);
+            text_of(&service.unwrap_or_else(|| panic!("there is no Service {name}"))["spec"]["clusterIP"])
+        };
+        let nodes = of_kind("Node").map(|node| text_of(&node["status"]["addresses"][0]["address"])).collect();
         let client = Place::of(cluster, "node1", "web", "client");
         let (named, other) = (ip("web"), ip("other"));
         Self { cluster, client, names, service: named.clone(), named, other, balanced, pods, nodes }
@@ -240,6 +241,10 @@ impl<'a> Scene<'a> {
 fn progress(what: &str) {
     let time = std::fs::read_to_string("/proc/uptime").unwrap();
     println!("up for {} s: {what}", time.split(' ').next().unwrap());
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
 }
 
 fn on_node(node: &str, command: &str) -> Result<String, String> {

@@ -45,55 +45,49 @@ fn code_and_addrs(answer: &str) -> Option<String> {
     Some([code].into_iter().chain(addrs).collect::<Vec<_>>().join(" "))
 }
 
-/// Waits until a name is answered so by all replicas, whichever is asked.
-fn becomes(cluster: &Cluster, name: &str, wanted: &str) {
+/// Waits until these names are answered so by all replicas, whichever is asked.
+fn become_so(cluster: &Cluster, names: &[(&str, &str)]) {
     let server = format!("@{CLUSTER_DNS}");
-    let command = [&["dig", &server, "+time=2", "+tries=1"][..], &[name; OFTEN]].concat();
-    eventually(&format!("{name} is {wanted}"), SOON, || {
+    let asked = names.iter().flat_map(|(name, _)| [*name; OFTEN]);
+    let command: Vec<&str> = ["dig", &server, "+time=2", "+tries=1"].into_iter().chain(asked).collect();
+    eventually(&format!("{names:?}"), SOON, || {
         let text = cluster.exec("web", "client", &command)?;
         let found: Vec<_> = text.split("->>HEADER<<-").skip(1).filter_map(code_and_addrs).collect();
-        if found.len() == OFTEN && found.iter().all(|found| found == wanted) { Ok(()) } else { Err(text) }
+        if found.iter().eq(names.iter().flat_map(|(_, wanted)| [*wanted; OFTEN])) { Ok(()) } else { Err(text) }
     });
 }
 
 #[test]
 fn what_is_imported_has_names_as_long_as_it_is_there_and_a_zone_shows_it() {
     let cluster = Cluster::up(PODNET, &["--nodes", "1"]);
-    cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: web}\n");
-    cluster.apply(&pod("client", "web"));
-    cluster.await_ready(&["-n", "web", "client"], SOON);
     cluster.apply_file("crates/cli/tests/manifests/08-service-imports.yaml");
+    cluster.apply(&["apiVersion: v1\nkind: Namespace\nmetadata: {name: web}\n", &pod("client", "web")].join("---\n"));
     let definition = "customresourcedefinition/serviceimports.multicluster.x-k8s.io";
     cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", definition]);
-    for manifest in [&import("shared", "ClusterSetIP", "10.42.42.42")[..], &import("pets", "Headless", "")[..], SLICE] {
-        cluster.apply(manifest);
-    }
-    let delete = |what: &str| cluster.kubectl(&["-n", "web", "delete", what]);
+    let shared_at = |ip: &str| import("shared", "ClusterSetIP", ip);
+    let pets = import("pets", "Headless", "");
+    cluster.apply(&[SLICE, &shared_at("10.42.42.42"), &pets, &corefile(1, true)].join("---\n"));
+    cluster.await_ready(&["-n", "web", "client"], SOON);
+    let delete = |what: &[&str]| cluster.kubectl(&[&["-n", "web", "delete"], what].concat());
     let shared = "serviceimports.multicluster.x-k8s.io/shared";
+    let both = [(SHARED, "NOERROR 10.42.42.42"), (PETS, "NOERROR 10.3.0.100")];
 
-    cluster.apply(&corefile(1, true));
-    becomes(&cluster, "version.example.com", "NOERROR 10.0.1.1");
-    becomes(&cluster, SHARED, "NOERROR 10.42.42.42");
-    becomes(&cluster, PETS, "NOERROR 10.3.0.100");
-    becomes(&cluster, &format!("cat.north.{PETS}"), "NOERROR 10.3.0.100");
-    cluster.apply(&import("shared", "ClusterSetIP", "10.42.42.43"));
-    becomes(&cluster, SHARED, "NOERROR 10.42.42.43");
-    delete(shared);
-    delete("endpointslice/pets-north");
-    becomes(&cluster, SHARED, "NXDOMAIN");
-    becomes(&cluster, PETS, "NXDOMAIN");
-    cluster.apply(&import("shared", "ClusterSetIP", "10.42.42.42"));
-    cluster.apply(SLICE);
-    becomes(&cluster, SHARED, "NOERROR 10.42.42.42");
-    becomes(&cluster, PETS, "NOERROR 10.3.0.100");
+    become_so(&cluster, &[("version.example.com", "NOERROR 10.0.1.1")]);
+    let cat = format!("cat.north.{PETS}");
+    become_so(&cluster, &[both[0], both[1], (cat.as_str(), "NOERROR 10.3.0.100")]);
+    cluster.apply(&shared_at("10.42.42.43"));
+    become_so(&cluster, &[(SHARED, "NOERROR 10.42.42.43")]);
+    delete(&[shared, "endpointslice/pets-north"]);
+    become_so(&cluster, &[(SHARED, "NXDOMAIN"), (PETS, "NXDOMAIN")]);
+    cluster.apply(&[SLICE, &shared_at("10.42.42.42")].join("---\n"));
+    become_so(&cluster, &both);
 
     // Nothing shows it, and one part of it goes meanwhile.
     cluster.apply(&corefile(2, false));
-    becomes(&cluster, "version.example.com", "NOERROR 10.0.1.2");
-    becomes(&cluster, SHARED, "SERVFAIL");
-    delete(shared);
+    become_so(&cluster, &[("version.example.com", "NOERROR 10.0.1.2")]);
+    become_so(&cluster, &[(SHARED, "SERVFAIL")]);
+    delete(&[shared]);
     cluster.apply(&corefile(3, true));
-    becomes(&cluster, "version.example.com", "NOERROR 10.0.1.3");
-    becomes(&cluster, PETS, "NOERROR 10.3.0.100");
-    becomes(&cluster, SHARED, "NXDOMAIN");
+    become_so(&cluster, &[("version.example.com", "NOERROR 10.0.1.3")]);
+    become_so(&cluster, &[(PETS, "NOERROR 10.3.0.100"), (SHARED, "NXDOMAIN")]);
 }

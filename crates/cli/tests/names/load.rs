@@ -11,6 +11,8 @@ use podnet_testnet::{Cluster, eventually};
 /// Names that exist, however often the Corefile changes.
 const QUESTIONS: &str = "web.web.svc.cluster.local A\nweb.web.svc.cluster.local AAAA\nkubernetes.default.svc.cluster.local A\n\
     web-headless.web.svc.cluster.local A\n10-244-3-64.web.pod.cluster.local A\n";
+/// Where the pod has them.
+const PLACE: &str = "/tmp/questions";
 /// It goes on until it is told to end; this is for a test that fails.
 const LONGEST: &str = "90";
 
@@ -22,6 +24,15 @@ pub(crate) struct Load<'a> {
     begins: Vec<String>,
     /// The file that ends it, where it is one dnsperf after the other.
     end: Option<String>,
+}
+
+/// Puts the questions into the pod, for every [`Load`] in it.
+pub(crate) fn put_questions(cluster: &Cluster) {
+    let ask = format!("cat > {PLACE}");
+    let mut put = cluster.kubectl_command(&["-n", "web", "exec", "-i", "client", "--", "sh", "-c", &ask]);
+    let mut put = put.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    put.stdin.take().unwrap().write_all(QUESTIONS.as_bytes()).unwrap();
+    assert!(put.wait().unwrap().success());
 }
 
 impl<'a> Load<'a> {
@@ -48,12 +59,6 @@ impl<'a> Load<'a> {
 
     fn start(cluster: &'a Cluster, begins: &[&str], time: &[&str], end: Option<String>) -> Self {
         let begins: Vec<String> = begins.iter().map(|&word| word.to_owned()).collect();
-        let questions = format!("/tmp/questions-{}", begins[1..].join("-"));
-        let ask = format!("cat > {questions}");
-        let mut put = cluster.kubectl_command(&["-n", "web", "exec", "-i", "client", "--", "sh", "-c", &ask]);
-        let mut put = put.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        put.stdin.take().unwrap().write_all(QUESTIONS.as_bytes()).unwrap();
-        assert!(put.wait().unwrap().success());
         let hand = Self::IN_HAND.to_string();
         let mut dnsperf = cluster.kubectl_command(&["-n", "web", "exec", "client", "--"]);
         if let Some(end) = &end {
@@ -61,7 +66,7 @@ impl<'a> Load<'a> {
             dnsperf.args(["sh", "-c", "while [ ! -e \"$0\" ]; do \"$@\" || exit; done", end]);
         }
         // What takes longer than 5 s is lost: that is when a client's resolver gives up for the first time.
-        dnsperf.args(&begins).args(time).args(["-d", &questions, "-Q", "400", "-q", &hand, "-t", "5"]);
+        dnsperf.args(&begins).args(time).args(["-d", PLACE, "-Q", "400", "-q", &hand, "-t", "5"]);
         let dnsperf = dnsperf.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let load = Self { cluster, dnsperf: Some(dnsperf), begins, end };
         eventually("dnsperf runs", Duration::from_secs(20), || load.signal("-0"));

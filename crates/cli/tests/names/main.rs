@@ -50,18 +50,17 @@ fn pods_find_names_by_their_own_node_s_resolver_whatever_happens_to_it() {
     cluster.apply_file("crates/cli/tests/manifests/04-services.yaml");
     let by_the_resolver = Asking { client: "client", stranger: "stranger", server: RESOLVER };
     let past_it = Asking { client: "client-past", stranger: "stranger-past", server: CLUSTER_DNS };
-    for manifest in [
+    let pods = [
         pod(by_the_resolver.client, "web"),
         pod(by_the_resolver.stranger, "default"),
         pod_past_the_resolver(past_it.client, "web"),
         pod_past_the_resolver(past_it.stranger, "default"),
-    ] {
-        cluster.apply(&manifest);
-    }
+    ];
+    cluster.apply(&pods.join("\n---\n"));
     cluster.await_ready(&["-n", "web", "--all"], SOON);
     cluster.await_ready(&[by_the_resolver.stranger, past_it.stranger], SOON);
-    by_the_resolver.put_lookups(&cluster);
-    past_it.put_lookups(&cluster);
+    resolvers::put_lookups(&cluster, &[&by_the_resolver, &past_it]);
+    load::put_questions(&cluster);
     let conf = cluster.exec("web", "client", &["cat", "/etc/resolv.conf"]).unwrap();
     assert!(conf.contains(&format!("nameserver {RESOLVER}\n")) && conf.contains("ndots:5"), "{conf}");
     eventually("node1's resolver answers", SOON, || {
@@ -93,13 +92,10 @@ fn a_changed_corefile_is_in_force_without_a_question_lost(cluster: &Cluster) {
         servers.iter().try_for_each(|server| {
             let asked = format!("@{server}");
             // Before, the name is asked for outside, where nobody may answer.
-            let command = ["dig", &asked, "+short", "+time=2", "+tries=1", "harbor.example.com"];
-            let harbor = || cluster.exec("web", "client", &command).map(|told| told.trim().to_owned());
-            // Replicas read it one after the other, and either may be asked.
-            (0..8).try_for_each(|_| match harbor()?.as_str() {
-                "10.0.0.20" => Ok(()),
-                other => Err(format!("{server}: {other}")),
-            })
+            let command = ["dig", &asked, "+short", "+time=2", "+tries=1"];
+            // Replicas read it one after the other, and either may be asked: eight times, each from another port.
+            let told = cluster.exec("web", "client", &[&command[..], &["harbor.example.com"; 8]].concat())?;
+            if told.lines().eq(["10.0.0.20"; 8]) { Ok(()) } else { Err(format!("{server}: {told}")) }
         })
     });
     for server in servers {

@@ -1,7 +1,7 @@
 //! Mode `ebpf`: connections of pods to Services are opened to a backend at the socket, whatever happens to agents, programs and endpoints.
 
 use std::{
-    io::Write,
+    io::{ErrorKind, Read, Write},
     net::{IpAddr, TcpListener, TcpStream},
     process::{Child, Stdio},
     time::Duration,
@@ -20,6 +20,10 @@ use crate::{
 struct Scene {
     cluster: Cluster,
 }
+
+/// Whoever has lost its backend is cut off within that time: an agent that does not know of any endpoint of the Service looks for 3 s whether one
+/// comes, and lists connections each second. A machine that is slower by a factor of three is in time as well.
+const CUT_OFF: Duration = Duration::from_secs(12);
 
 const SERVICES: &str = "---
 apiVersion: v1
@@ -87,9 +91,9 @@ impl Scene {
     }
 
     /// A client that is connected to the Service `named`, and says how that ends.
-    fn stay(&self, seconds: u32) -> Child {
+    fn stay(&self) -> Child {
         let ip = &self.ips("named")[0];
-        let command = format!("exec 3<>/dev/tcp/{ip}/7000; timeout {seconds} cat <&3; echo \"ended $?\"");
+        let command = format!("exec 3<>/dev/tcp/{ip}/7000; timeout 120 cat <&3; echo \"ended $?\"");
         let mut kubectl = self.cluster.kubectl_command(&["exec", "client", "--", "bash", "-c", &command]);
         kubectl.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
@@ -145,7 +149,7 @@ fn pods_reach_services_at_the_socket_and_go_on_whatever_happens() {
     let ready = || scene.goes_to(&scene.ips("named")[0], 7000);
     eventually("the endpoint", SOON, ready);
     drop(accept(&listener));
-    let lasting = scene.stay(20);
+    let lasting = scene.stay();
     let held = accept(&listener);
     // An agent that is killed leaves the programs, and another one takes over.
     let agent = cluster.pid("node1-agent");
@@ -157,8 +161,25 @@ fn pods_reach_services_at_the_socket_and_go_on_whatever_happens() {
         health.and_then(|_| if cluster.pid("node1-agent") == agent { Err("the old one".to_owned()) } else { Ok(()) })
     });
     scene.name_endpoint(None);
-    assert!(said(lasting).contains("ended 124"), "cut off though the pod lives\n{}", cluster.logs());
+    eventually("nobody else is led there", SOON, || match ready() {
+        Ok(seen) => {
+            drop(accept(&listener));
+            Err(seen)
+        }
+        Err(_) => Ok(()),
+    });
+    held.set_read_timeout(Some(CUT_OFF)).unwrap();
+    let cut_off = (&held).read(&mut [0]);
+    let is_left_alone = cut_off.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    // What comes of it is said.
+    let _ = (&held).write_all(b"still here\n");
     drop(held);
+    let heard = said(lasting);
+    assert!(
+        is_left_alone && heard.contains("still here") && heard.contains("ended 0"),
+        "cut off though the pod lives: {cut_off:?}, {heard}\n{}",
+        cluster.logs()
+    );
 
     // Programs that somebody takes away come back.
     let group = Cgroup::v2("podnet/node1").unwrap();
@@ -174,7 +195,7 @@ fn pods_reach_services_at_the_socket_and_go_on_whatever_happens() {
     scene.name_endpoint(Some(&address(cluster, "far")));
     eventually("the endpoint", SOON, ready);
     drop(accept(&listener));
-    let lasting = scene.stay(60);
+    let lasting = scene.stay();
     let held = accept(&listener);
     scene.await_mode("nftables", |seen| seen.contains(front.as_str()));
     scene.await_mode("ebpf", |seen| !seen.contains(front.as_str()));
@@ -184,7 +205,7 @@ fn pods_reach_services_at_the_socket_and_go_on_whatever_happens() {
     assert!(heard.contains("still here") && heard.contains("ended 0"), "{heard}\n{}", cluster.logs());
 
     // A backend that is gone: who is connected to it learns it, though nothing of it answers.
-    let lasting = scene.stay(60);
+    let lasting = scene.stay();
     let held = accept(&listener);
     scene.name_endpoint(None);
     cluster.kubectl(&["delete", "pod", "far", "--force", "--grace-period=0"]);

@@ -27,13 +27,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::Pattern;
+use super::{Pattern, PodLabels};
 use functions::Function;
 
 /// A condition on a question; two are the same when their texts are.
 #[derive(Clone, Debug)]
 pub struct Expression {
     text: String,
+    pod_labels: PodLabels,
     node: Node,
 }
 
@@ -94,7 +95,8 @@ impl Expression {
     /// # Errors
     /// With the first thing that is wrong.
     pub fn parse(text: &str) -> Result<Self, ExpressionError> {
-        Ok(Self { text: text.to_owned(), node: parser::parse(&lexer::tokens(text)?)? })
+        let tokens = lexer::tokens(text)?;
+        Ok(Self { text: text.to_owned(), pod_labels: pod_labels(&tokens), node: parser::parse(&tokens)? })
     }
 
     /// Whether it holds for a question. What cannot be computed (a remainder of a division by zero, an element that is not there, a
@@ -109,6 +111,29 @@ impl Expression {
     pub fn text(&self) -> &str {
         &self.text
     }
+
+    /// The labels of pods that it asks for.
+    #[must_use]
+    pub fn pod_labels(&self) -> &PodLabels {
+        &self.pod_labels
+    }
+}
+
+/// The labels of pods that are asked for: all where a label is computed.
+fn pod_labels(tokens: &[lexer::Token]) -> PodLabels {
+    let mut labels = PodLabels::default();
+    for from in 0..tokens.len() {
+        let mut kinds = tokens.iter().skip(from).map(|token| &token.kind);
+        let is_call = matches!(kinds.next(), Some(lexer::Kind::Word(word)) if word == "metadata")
+            && matches!(kinds.next(), Some(lexer::Kind::Sign("(")));
+        if is_call {
+            labels.ask(match (kinds.next(), kinds.next()) {
+                (Some(lexer::Kind::Text(label)), Some(lexer::Kind::Sign(")"))) => Some(label.as_str()),
+                _ => None,
+            });
+        }
+    }
+    labels
 }
 
 #[derive(Clone, Debug)]

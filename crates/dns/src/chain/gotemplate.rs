@@ -28,12 +28,14 @@ use std::sync::Arc;
 use fraction::Fraction;
 use functions::Function;
 
+use super::PodLabels;
 use crate::message::Expanded;
 
 /// A template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GoTemplate {
     text: String,
+    pod_labels: PodLabels,
     parsed: Parsed,
 }
 
@@ -86,7 +88,14 @@ impl GoTemplate {
     /// # Errors
     /// With the first thing that is wrong.
     pub fn parse(text: &str, groups: &[&str]) -> Result<Self, TemplateError> {
-        Ok(Self { text: text.to_owned(), parsed: parser::parse(lexer::items(text)?, groups)? })
+        let items = lexer::items(text)?;
+        Ok(Self { text: text.to_owned(), pod_labels: pod_labels(&items), parsed: parser::parse(items, groups)? })
+    }
+
+    /// The labels of pods that it asks for.
+    #[must_use]
+    pub fn pod_labels(&self) -> &PodLabels {
+        &self.pod_labels
     }
 
     /// Whether it tells of the message's records, or of the options of its EDNS.
@@ -108,6 +117,24 @@ impl GoTemplate {
     pub fn text(&self) -> &str {
         &self.text
     }
+}
+
+/// The labels of pods that are asked for: all where a label is computed.
+fn pod_labels(items: &[lexer::Item]) -> PodLabels {
+    let mut labels = PodLabels::default();
+    for item in items {
+        let lexer::Item::Action { tokens, .. } = item else { continue };
+        let mut kinds = tokens.iter().map(|token| &token.kind).peekable();
+        while let Some(kind) = kinds.next() {
+            if matches!(kind, lexer::Kind::Field(name) if name == "Meta") {
+                labels.ask(match kinds.peek() {
+                    Some(lexer::Kind::Text(label)) => Some(label.as_str()),
+                    _ => None,
+                });
+            }
+        }
+    }
+    labels
 }
 
 /// A value. What is large is shared: a value is copied each time that it is told of.

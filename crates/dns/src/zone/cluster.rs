@@ -11,6 +11,7 @@ use super::{
     known::{self, Known, left::Left},
     packed::{Front, Kind, Slice},
 };
+use crate::chain::PodLabels;
 
 /// The Services, EndpointSlices, pods and namespaces of a cluster. All zones of a process read the same ones.
 #[derive(Debug, Default)]
@@ -20,6 +21,8 @@ pub struct Cluster {
     set: Reader,
     /// What watches told that were replaced, and those of now did not name yet; none where these listed all.
     left: Option<Box<Left>>,
+    /// The labels of pods that are kept.
+    pod_labels: PodLabels,
 }
 
 /// Who reads what a [`Cluster`] takes in.
@@ -45,9 +48,22 @@ impl Cluster {
             Change::Pod(key, pod) => {
                 let pod = pod.as_ref().filter(|pod| !pod.finished);
                 let addrs = pod.into_iter().flat_map(|pod| &pod.addrs).map(|addr| addr.0).collect();
-                self.own.write(|known| known.pods.put(key, addrs))
+                let labels = pod.into_iter().flat_map(|pod| pod.labels.iter());
+                let labels = labels.filter(|(key, _)| self.pod_labels.has(key)).collect();
+                self.own.write(|known| known.pods.put(key, addrs, labels))
             }
             _ => false,
+        }
+    }
+
+    /// Of pods that are told of from here on these labels are kept, and no others. What is kept of those before goes where none are.
+    pub fn keep_pod_labels(&mut self, labels: PodLabels) {
+        self.pod_labels = labels;
+        if self.pod_labels.is_none() {
+            let mut gone = None;
+            self.own.write(|known| gone = Some(known.pods.take_labels()));
+            // They may be many: who asks meanwhile does not wait for this.
+            drop(gone);
         }
     }
 

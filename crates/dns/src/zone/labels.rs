@@ -45,6 +45,9 @@ pub(super) fn told(label: &str, name: &str, zone: &str, deep: Deep) -> Option<St
         ("endpoint", Some(cluster), Some(endpoint)) if deep == Deep::Clusters => {
             Some(endpoint).filter(|endpoint| !endpoint.starts_with('_') && !cluster.starts_with('_'))
         }
+        ("cluster", Some(cluster), Some(endpoint)) if deep == Deep::Clusters => {
+            Some(cluster).filter(|cluster| !endpoint.starts_with('_') && !cluster.starts_with('_'))
+        }
         ("protocol", Some(protocol), Some(_)) => protocol.strip_prefix('_'),
         ("port-name", Some(_), Some(port)) => port.strip_prefix('_'),
         _ => None,
@@ -76,16 +79,16 @@ mod tests {
 
     #[test]
     fn two_labels_before_a_service_say_what_they_mean_in_their_zone() {
-        let labels = ["service", "endpoint", "protocol", "port-name", "zone"];
+        let labels = ["service", "endpoint", "protocol", "port-name", "zone", "cluster"];
         let (zonal, host) = ("east._zone.web.shop.svc.", "a-1.north.web.shop.svc.");
         for (name, deep, expected) in [
-            (zonal, Deep::Ports, [Some("web"), None, Some("zone"), None, None]),
-            (zonal, Deep::Zones, [Some("web"), None, None, None, Some("east")]),
-            ("a-1.web.shop.svc.", Deep::Zones, [Some("web"), Some("a-1"), None, None, None]),
-            (host, Deep::Ports, [Some("web"), None, None, None, None]),
-            (host, Deep::Clusters, [Some("web"), Some("a-1"), None, None, None]),
-            ("north.web.shop.svc.", Deep::Clusters, [Some("web"), None, None, None, None]),
-            ("_http._tcp.web.shop.svc.", Deep::Clusters, [Some("web"), None, Some("tcp"), Some("http"), None]),
+            (zonal, Deep::Ports, [Some("web"), None, Some("zone"), None, None, None]),
+            (zonal, Deep::Zones, [Some("web"), None, None, None, Some("east"), None]),
+            ("a-1.web.shop.svc.", Deep::Zones, [Some("web"), Some("a-1"), None, None, None, None]),
+            (host, Deep::Ports, [Some("web"), None, None, None, None, None]),
+            (host, Deep::Clusters, [Some("web"), Some("a-1"), None, None, None, Some("north")]),
+            ("north.web.shop.svc.", Deep::Clusters, [Some("web"), None, None, None, None, None]),
+            ("_http._tcp.web.shop.svc.", Deep::Clusters, [Some("web"), None, Some("tcp"), Some("http"), None, None]),
         ] {
             let told = labels.map(|label| super::told(label, &format!("{name}set.local."), "set.local.", deep));
             assert_eq!(told, expected.map(|text| text.map(str::to_owned)), "{name} {deep:?}");

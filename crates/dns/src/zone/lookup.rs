@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     answer::{Alias, Answer, AnswerBuilder, Owner, Section},
-    chain::{Fallthrough, KubernetesOptions, PodNames},
+    chain::{CLIENT_LABEL, Fallthrough, KubernetesOptions, PodNames},
     message::rtype,
     name::{Name, QueryName},
 };
@@ -176,6 +176,10 @@ impl Names for Zone {
             "client-namespace" => return Some(self.namespace_of(client)?.to_string()),
             "client-pod-name" => return Some(self.cluster.read().pods.only_at(client)?.name.to_string()),
             _ => {}
+        }
+        if let Some(key) = wanted.strip_prefix(CLIENT_LABEL) {
+            let known = self.cluster.read();
+            return known.pods.label(known.pods.only_at(client)?, key).map(str::to_owned);
         }
         let (_, origin) = self.origin(name)?;
         let deep = match (origin.in_set, self.options.zonal) {

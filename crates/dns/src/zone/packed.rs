@@ -16,9 +16,13 @@ pub(super) struct Front {
     pub(super) publish_not_ready: bool,
     /// At which addresses and under which name it is reached from outside of the cluster.
     pub(super) outside: Option<Box<Outside>>,
-    /// `metadata.labels`: keys and values, each with a zero behind it.
-    labels: Box<str>,
+    /// `metadata.labels`.
+    labels: PackedLabels,
 }
+
+/// Labels of an object: keys and values, each with a zero behind it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct PackedLabels(Box<str>);
 
 /// How a Service is reached.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,27 +99,44 @@ impl From<&Service> for Front {
         let outside = (!addrs.is_empty() || name.is_some())
             .then(|| Box::new(Outside { addrs: addrs.into_iter().collect(), name }));
         let ports = service.ports.iter().map(|port| Port::new(port.name.as_str(), port.protocol, port.port.0));
-        let labels: String = service.labels.iter().flat_map(|(key, value)| [key, "\0", value, "\0"]).collect();
         Self {
             kind,
             ports: ports.collect(),
             publish_not_ready: service.publish_not_ready,
             outside,
-            labels: labels.into(),
+            labels: service.labels.iter().collect(),
         }
     }
 }
 
-impl Front {
-    /// The value of a label.
-    pub(super) fn label(&self, wanted: &str) -> Option<&str> {
-        let mut texts = self.labels.split('\0');
+impl<'a> FromIterator<(&'a String, &'a String)> for PackedLabels {
+    fn from_iter<T: IntoIterator<Item = (&'a String, &'a String)>>(labels: T) -> Self {
+        let texts = labels.into_iter().flat_map(|(key, value)| [key.as_str(), "\0", value.as_str(), "\0"]);
+        Self(texts.collect::<String>().into())
+    }
+}
+
+impl PackedLabels {
+    /// The value of one.
+    pub(super) fn value(&self, wanted: &str) -> Option<&str> {
+        let mut texts = self.0.split('\0');
         loop {
             let (key, value) = (texts.next()?, texts.next()?);
             if key == wanted {
                 return Some(value);
             }
         }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Front {
+    /// The value of a label.
+    pub(super) fn label(&self, wanted: &str) -> Option<&str> {
+        self.labels.value(wanted)
     }
 
     /// Its own addresses.

@@ -3,6 +3,7 @@
 mod changes;
 mod clusterset;
 mod external;
+mod podlabels;
 mod selected;
 mod servers;
 mod specification;
@@ -100,6 +101,13 @@ fn pod(namespace: &str, name: &str, addrs: &[&str]) -> Change {
     Change::Pod(key, Some(pod))
 }
 
+/// The pod with these labels.
+fn labelled(pod: Change, labels: &[(&str, &str)]) -> Change {
+    let Change::Pod(key, Some(pod)) = pod else { unreachable!() };
+    let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    Change::Pod(key, Some(Pod { labels: Labels::new(labels), ..pod }))
+}
+
 /// A cluster with a Service of each kind, and what it imports.
 pub(crate) fn cluster(rig: &mut Rig) {
     let http = || vec![port("http", Protocol::Tcp, 80), port("dns", Protocol::Udp, 53)];
@@ -130,7 +138,11 @@ pub(crate) fn cluster(rig: &mut Rig) {
         service("web", "round", external("turn.web.svc.cluster.local"), vec![]),
         service("web", "address", external("192.0.2.1"), vec![]),
         service("kube-system", "kube-dns", frontend(&["10.233.0.10"]), vec![port("dns", Protocol::Udp, 53)]),
-        pod("web", "a", &["10.244.1.2", "fd00:244::2"]),
+        labelled(
+            pod("web", "a", &["10.244.1.2", "fd00:244::2"]),
+            &[("app", "web"), ("app.kubernetes.io/name", "shop"), ("other", "x")],
+        ),
+        pod("web", "unlabelled", &["10.244.1.77"]),
     ] {
         rig.apply(&change);
     }

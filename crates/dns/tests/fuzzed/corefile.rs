@@ -56,7 +56,7 @@ pub fn run(data: &[u8]) {
         assert!(Config::load("Corefile", &text, &environment).is_err(), "checked as wrong and loaded as right");
         return;
     }
-    let _ = checked.config.verifies_pods();
+    let _ = checked.config.pod_labels();
     let waits = ["cancel", "erratic", "serve_stale"].iter().any(|plugin| text.contains(plugin));
     let upstreams = Upstreams { answer: ANSWER.to_vec().into(), behind_question: true, ..Upstreams::default() };
     let server = server(checked.config, upstreams);

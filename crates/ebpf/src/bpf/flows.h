@@ -188,6 +188,18 @@ struct seen {
     __u8 merged;
     // Flows with that other end are asked for.
     __u8 wanted;
+    // A fragment whose first one is known: what an error says of that one holds for it, too.
+    __u8 later;
+};
+
+// Which fragment of a datagram a packet is: the first one shows the ports, and later ones do not. 0: it is whole.
+enum { FIRST_FRAGMENT = 1, LATER_FRAGMENT };
+
+struct fragment {
+    __u32 place;
+    // What all fragments of the datagram have between their addresses: the identification, of IPv4 with the protocol (RFC 791, section 3.2; RFC 8200,
+    // section 4.5).
+    __u32 id;
 };
 
 // Copies `length` bytes of a packet from `at`, which is a multiple of four behind the Ethernet header and not beyond 16383: without a call where the
@@ -395,9 +407,10 @@ static __always_inline int is_passed_over(struct seen *seen, __u32 protocol)
     return !seen->wanted && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP);
 }
 
-// Reads a packet whose IP header is at `from`, or one that is quoted there.
-static __always_inline int see_v4(struct __sk_buff *skb, struct seen *seen, __u32 from, int quoted)
+// Reads a packet whose IP header is at `from`, and sets `fragment` where it is one; without that (0), one that is quoted there.
+static __always_inline int see_v4(struct __sk_buff *skb, struct seen *seen, __u32 from, struct fragment *fragment)
 {
+    int quoted = !fragment;
     struct iphdr ip;
     if (quoted ? bpf_skb_load_bytes(skb, from, &ip, sizeof(ip)) : load(skb, from, &ip, sizeof(ip)))
         return 0;
@@ -406,15 +419,23 @@ static __always_inline int see_v4(struct __sk_buff *skb, struct seen *seen, __u3
     seen->key.protocol = ip.protocol;
     if (!quoted && is_passed_over(seen, ip.protocol))
         return 0;
-    // What follows of a datagram in parts has no ports.
-    if (ip.frag_off & bpf_htons(0x1fff))
-        return 1;
+    // Something of the datagram follows, or something is before it.
+    if (ip.frag_off & bpf_htons(0x3fff)) {
+        int later = (ip.frag_off & bpf_htons(0x1fff)) != 0;
+        if (fragment) {
+            fragment->place = later ? LATER_FRAGMENT : FIRST_FRAGMENT;
+            fragment->id = (__u32)ip.protocol << 16 | ip.id;
+        }
+        if (later)
+            return 1;
+    }
     __u32 at = from + (*(__u8 *)&ip & 0xf) * 4;
     return quoted ? read_quoted(skb, seen, ip.protocol, at) : read_transport(skb, seen, ip.protocol, at);
 }
 
-static __always_inline int see_v6(struct __sk_buff *skb, struct seen *seen, __u32 from, int quoted)
+static __always_inline int see_v6(struct __sk_buff *skb, struct seen *seen, __u32 from, struct fragment *fragment)
 {
+    int quoted = !fragment;
     struct ipv6hdr ip;
     if (quoted ? bpf_skb_load_bytes(skb, from, &ip, sizeof(ip)) : load(skb, from, &ip, sizeof(ip)))
         return 0;
@@ -424,15 +445,23 @@ static __always_inline int see_v6(struct __sk_buff *skb, struct seen *seen, __u3
         return 0;
     __u32 next = ip.nexthdr, at = from + sizeof(ip);
     for (int count = 0; count < EXTENSIONS; count++) {
-        __u8 head[4];
-        // Hop-by-hop, routing, destination options; fragment.
+        __u8 head[8] __attribute__((aligned(8)));
+        // Hop-by-hop, routing, destination options; fragment. None is shorter than eight bytes.
         if (next != 0 && next != 43 && next != 60 && next != 44)
             break;
-        if (bpf_skb_load_bytes(skb, at, head, 4))
+        if (bpf_skb_load_bytes(skb, at, head, sizeof(head)))
             break;
-        if (next == 44 && (head[2] || head[3] & 0xf8)) {
-            seen->key.protocol = head[0];
-            return 1;
+        // One that is all of its datagram is none (RFC 6946).
+        if (next == 44 && (head[2] || head[3] & 0xf9)) {
+            int later = head[2] || head[3] & 0xf8;
+            if (fragment) {
+                fragment->place = later ? LATER_FRAGMENT : FIRST_FRAGMENT;
+                fragment->id = *(__be32 *)(head + 4);
+            }
+            if (later) {
+                seen->key.protocol = head[0];
+                return 1;
+            }
         }
         at += next == 44 ? 8 : (head[1] + 1) * 8;
         next = head[0];
@@ -597,8 +626,9 @@ static __always_inline void tally(struct __sk_buff *skb, struct seen *seen)
     __u64 now = bpf_ktime_get_coarse_ns();
     if (counted->last < now)
         counted->last = now;
-    // An answer; or the next packet, as each one that is too large for a link gets an error of its own.
-    if (counted->error_by && (seen->into != counted->remote_began || counted->error_by & ERROR_TOO_BIG))
+    // An answer; or the next packet, as each one that is too large for a link gets an error of its own: but for later fragments, of which no error
+    // shows the ports.
+    if (counted->error_by && (seen->into != counted->remote_began || (counted->error_by & ERROR_TOO_BIG && !seen->later)))
         counted->error_by = 0;
     if (seen->key.protocol == IPPROTO_TCP)
         count_tcp(seen, counted, way);

@@ -33,13 +33,15 @@ pub(super) const SILENT: SignedDuration = SignedDuration::from_secs(3);
 /// So long a node is not asked whose agent does not answer such questions.
 const UNABLE: SignedDuration = SignedDuration::from_mins(1);
 /// Who is behind an address and has no name may be a pod that began just now, unless it has none for so long.
-const UNNAMED: SignedDuration = SignedDuration::from_secs(2);
+pub(super) const UNNAMED: SignedDuration = SignedDuration::from_secs(2);
 /// So long after the last datagram the node that translated them may have forgotten that: conntrack does after 30 s.
 const FORGOTTEN: SignedDuration = SignedDuration::from_secs(25);
 /// Of so many flows under way it is remembered what was answered.
-const KNOWN: usize = 65_536;
+pub(super) const KNOWN: usize = 65_536;
 /// So long at most: longer than a connection may be silent ([`crate::aggregate::Timeouts`]).
 const REMEMBERED: SignedDuration = SignedDuration::from_mins(130);
+/// Where there are as many, it is looked that seldom what of it is too old: each time takes milliseconds.
+const LOOKED: SignedDuration = SignedDuration::from_mins(1);
 
 /// What comes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,13 +73,15 @@ struct Waiting {
 
 /// What was answered of a flow that is under way.
 #[derive(Clone, Debug)]
-enum Standing {
+pub(super) enum Standing {
     /// Of a pod of that node, which tells it.
     Theirs(NodeName),
     /// Nobody is behind it.
     Own,
     /// Somebody whom that node does not count.
     Behind(Box<Behind>),
+    /// It is over, and that node answered to its end.
+    Settled(NodeName, Outcome),
 }
 
 /// All that waits.
@@ -88,6 +92,8 @@ pub(super) struct Others {
     /// Those of these that are not ends, by their flows.
     begun: HashMap<FlowId, Vec<u64>>,
     known: HashMap<FlowId, (Timestamp, Standing)>,
+    /// When it was looked last what of that is too old.
+    looked: Timestamp,
     /// Nodes that are not asked, until when.
     unable: HashMap<NodeName, Timestamp>,
     settled: Vec<Settled>,
@@ -96,7 +102,7 @@ pub(super) struct Others {
 impl Others {
     pub(super) fn new(node: NodeName) -> Self {
         let (waiting, begun, known, unable) = (BTreeMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
-        Self { node, waiting, begun, known, unable, settled: Vec::new() }
+        Self { node, waiting, begun, known, looked: Timestamp::MIN, unable, settled: Vec::new() }
     }
 
     /// Takes in what was counted, by a number of its own. It comes back where no other node is asked.
@@ -107,22 +113,22 @@ impl Others {
         }
         let is_end = record.report == Report::End;
         if is_end {
-            // Its end says all that its beginning would, and is told by one node alone.
-            for begun in self.begun.remove(&record.id).unwrap_or_default() {
-                self.waiting.remove(&begun);
-            }
+            self.ended(&record.id);
         }
         let standing = if is_end { self.known.remove(&record.id) } else { self.known.get(&record.id).cloned() };
-        let is_datagrams = record.protocol == Transport::UDP;
         let may_be_forgotten = match &standing {
             Some((_, Standing::Theirs(_))) => is_end,
             // An earlier agent may have known it.
-            None => is_datagrams && (is_end || now.duration_since(record.end) >= FORGOTTEN),
-            Some((_, Standing::Own | Standing::Behind(_))) => false,
+            None => may_be_forgotten(record, now),
+            Some((_, Standing::Own | Standing::Behind(_) | Standing::Settled(..))) => false,
         };
         let mut is_behind = false;
         match standing.map(|(_, standing)| standing) {
             Some(Standing::Own) => return Some(numbered),
+            Some(Standing::Settled(node, outcome)) => {
+                self.settled.push((numbered, node, outcome));
+                return None;
+            }
             Some(Standing::Theirs(node)) if !is_end => {
                 self.settled.push((numbered, node, Outcome::Theirs));
                 return None;
@@ -134,6 +140,13 @@ impl Others {
             Some(Standing::Theirs(_)) | None => {}
         }
         self.place(number, numbered, (is_behind, may_be_forgotten), (now, now))
+    }
+
+    /// Its end says all that its beginning would, and is told by one node alone.
+    pub(super) fn ended(&mut self, id: &FlowId) {
+        for begun in self.begun.remove(id).unwrap_or_default() {
+            self.waiting.remove(&begun);
+        }
     }
 
     /// Has it wait since a time, where another node is asked.
@@ -148,7 +161,7 @@ impl Others {
         // Who sums up, and who leaves to others what they tell, knows such ones by themselves.
         let is_under_way = record.is_secondary() && record.report != Report::End;
         let Some(to) = teller(record, &self.node, is_behind).filter(|_| !is_under_way) else { return Some(numbered) };
-        if self.unable.get(&to).is_some_and(|until| now < *until) {
+        if self.is_unable(&to, now) {
             if record.report != Report::End && !record.is_secondary() {
                 // As its beginning is told, so is its end.
                 self.remember(record.id, Standing::Own, now);
@@ -181,9 +194,23 @@ impl Others {
         Some(waiting)
     }
 
-    /// What is to be asked now: of each node no more than `most`.
-    pub(super) fn questions(&mut self, now: Timestamp, most: usize) -> BTreeMap<NodeName, Vec<(u64, Question)>> {
-        let mut questions: BTreeMap<NodeName, Vec<(u64, Question)>> = BTreeMap::new();
+    /// What is known of a flow.
+    pub(super) fn standing(&self, id: &FlowId) -> Option<&Standing> {
+        self.known.get(id).map(|(_, standing)| standing)
+    }
+
+    /// Whether a node is not asked now.
+    pub(super) fn is_unable(&self, node: &NodeName, now: Timestamp) -> bool {
+        self.unable.get(node).is_some_and(|until| now < *until)
+    }
+
+    /// What is to be asked now, beside what else is: of each node no more than `most` in all.
+    pub(super) fn questions(
+        &mut self,
+        questions: &mut BTreeMap<NodeName, Vec<(u64, Question)>>,
+        now: Timestamp,
+        most: usize,
+    ) {
         for (number, waiting) in self.waiting.iter_mut().filter(|(_, waiting)| waiting.next <= now) {
             let Item::Flow(record) = &waiting.numbered.item else { continue };
             if waiting.to == self.node {
@@ -195,7 +222,6 @@ impl Others {
                 waiting.next = now.saturating_add(SILENT).unwrap_or(now);
             }
         }
-        questions
     }
 
     /// What a node answered to one of them.
@@ -283,7 +309,8 @@ impl Others {
         let is_due = |(at, (_, waiting)): (usize, (&u64, &Waiting))| {
             let is_end = matches!(&waiting.numbered.item, Item::Flow(record) if record.report == Report::End);
             let patience = if is_end { PATIENCE } else { SHORT };
-            is_last || at < too_many || now.duration_since(waiting.since) >= patience
+            // The clock may have been set back.
+            is_last || at < too_many || now.duration_since(waiting.since).abs() >= patience
         };
         let due: Vec<u64> =
             self.waiting.iter().enumerate().filter(|one| is_due(*one)).map(|(_, (number, _))| *number).collect();
@@ -316,8 +343,10 @@ impl Others {
         self.settled.push((waiting.numbered, waiting.to, outcome));
     }
 
-    fn remember(&mut self, id: FlowId, standing: Standing, now: Timestamp) {
-        if self.known.len() >= KNOWN {
+    /// Keeps what is known of a flow, as far as there is room.
+    pub(super) fn remember(&mut self, id: FlowId, standing: Standing, now: Timestamp) {
+        if self.known.len() >= KNOWN && now.duration_since(self.looked).abs() >= LOOKED {
+            self.looked = now;
             self.known.retain(|_, (at, _)| now.duration_since(*at) < REMEMBERED);
         }
         if self.known.len() < KNOWN {
@@ -326,8 +355,14 @@ impl Others {
     }
 }
 
+/// Whether the node that translated it, if one did, may know nothing of it any more.
+pub(super) fn may_be_forgotten(record: &Record, now: Timestamp) -> bool {
+    let is_over = record.report == Report::End || now.duration_since(record.end) >= FORGOTTEN;
+    record.protocol == Transport::UDP && is_over
+}
+
 /// The node that may tell what was counted here: the source's, or the one that seems to be the source.
-fn teller(record: &Record, node: &NodeName, is_behind: bool) -> Option<NodeName> {
+pub(super) fn teller(record: &Record, node: &NodeName, is_behind: bool) -> Option<NodeName> {
     if record.reporter != Reporter::Destination {
         return None;
     }

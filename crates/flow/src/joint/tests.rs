@@ -1,5 +1,6 @@
 //! Agents of several nodes that ask each other.
 
+mod readers;
 mod whose;
 
 use std::net::SocketAddr;
@@ -195,7 +196,9 @@ fn without_an_answer_each_node_goes_on_by_itself() {
     let expected = [(2, Report::Part, Reporter::Destination, None), (3, Report::End, Reporter::Destination, None)];
     assert_eq!(seen(&agents[1].told), expected);
     agents[1].hears(vec![came(4, 40001, 5000), front(5, 5000)], 6000);
-    agents[1].hears(Vec::new(), 21_000);
+    // First it is to be known who began it, and then who tells it.
+    agents[1].hears(Vec::new(), 9000);
+    agents[1].hears(Vec::new(), 24_000);
     // Whoever leaves to others what they tell holds the first of them.
     assert_eq!(seen(&agents[1].told[2..]).iter().map(|told| told.1).collect::<Vec<_>>(), [Report::End; 2]);
     assert_eq!(agents[1].counted.iter().map(|record| record.class).collect::<Vec<_>>(), [Class::NodePod; 2]);
@@ -269,6 +272,7 @@ fn what_came_by_a_third_nodes_port_has_who_asked_and_what() {
     agents[1].hears(vec![front(2, 1)], 1000);
     agents[2].hears(vec![own], 1000);
     ask(&mut agents, 1000);
+    agents[1].hears(Vec::new(), 1100);
     ask(&mut agents, 1100);
     agents.iter_mut().for_each(|agent| agent.hears(Vec::new(), 1200));
     assert_eq!(seen(&agents[2].told), [(1, Report::End, Reporter::Both, Some(4))]);
@@ -282,16 +286,29 @@ fn what_came_by_a_third_nodes_port_has_who_asked_and_what() {
     agents[0].origins = vec![(addr("172.16.0.1:4000"), addr("203.0.113.9:50000"), asked)];
     agents[1].hears(vec![front(3, 100_000)], 101_000);
     // It might be a pod that has no name here yet.
-    for now in [101_000, 102_000] {
+    for now in [101_000, 101_900] {
         ask(&mut agents, now);
-        agents[1].hears(Vec::new(), now + 100);
+        agents[1].hears(Vec::new(), now + 50);
         assert!(agents[1].told.is_empty());
     }
-    ask(&mut agents, 103_000);
-    agents[1].hears(Vec::new(), 103_100);
+    ask(&mut agents, 102_000);
+    agents[1].hears(Vec::new(), 102_100);
     let told = &agents[1].told[0];
     assert_eq!((told.source.at(), told.class), (addr("203.0.113.9:50000"), Class::WorldPod));
     assert_eq!((told.service.as_ref(), agents[1].counted.len()), (Some(&service), 1));
+}
+
+#[test]
+fn who_began_a_flow_is_asked_however_much_else_is_and_no_place_stays_empty() {
+    for (ends, expected) in [(3000, OF_A_ROUND / 2), (0, OF_A_ROUND)] {
+        let [_, mut agent] = two();
+        agent.hears((0..ends).map(|id| came(id, 40000, 0)).collect(), 1000);
+        agent.hears((10_000..13_000).map(|id| front(id, 0)).collect(), 1000);
+        let questions = agent.joint.questions(at(1000));
+        let asked = &questions[&NodeName::from("node1")];
+        let fronts = asked.iter().filter(|(_, question)| translated(question).is_some()).count();
+        assert_eq!((fronts, asked.len()), (expected, OF_A_ROUND), "{ends}");
+    }
 }
 
 #[test]

@@ -1,10 +1,8 @@
-//! The packet of a probe: its headers in full (RFC 791, RFC 8200, RFC 9293, RFC 768, RFC 9260).
+//! The packet of a probe: its headers in full (RFC 791, RFC 8200, RFC 9293, RFC 768, RFC 9260, RFC 792, RFC 4443).
 
 use std::net::{IpAddr, SocketAddr};
 
-use podnet_model::Protocol;
-
-use super::Probe;
+use super::{Probe, ProbeProtocol};
 
 /// Routers that it passes at most.
 const HOPS: u8 = 64;
@@ -20,7 +18,9 @@ const INIT_LENGTH: u16 = 20;
 /// A parameter that fills an INIT up and means nothing (RFC 4820, section 3), and its own header in bytes.
 const PAD: u16 = 0x8005;
 const PAD_HEADER: u16 = 4;
-/// Behind the mark of a datagram: whoever finds it in a log knows what it was.
+/// A request for an echo, of ICMP and of ICMPv6.
+const ECHO: [u8; 2] = [8, 128];
+/// Behind the mark of a datagram and of an echo: whoever finds it in a log knows what it was.
 const TEXT: &[u8] = b" podnet trace --live";
 
 impl Probe {
@@ -57,12 +57,13 @@ impl Probe {
         let header = if source.is_ipv4() { 20 } else { 40 };
         let room = size.saturating_sub(header);
         let (mut segment, checksum_at) = match self.protocol {
-            Protocol::Tcp => (self.syn(ports, room), Some(16)),
-            Protocol::Udp => (self.datagram(ports, room), Some(6)),
+            ProbeProtocol::Tcp => (self.syn(ports, room), Some(16)),
+            ProbeProtocol::Udp => (self.datagram(ports, room), Some(6)),
             // Of the addresses it knows nothing.
-            Protocol::Sctp => (self.init(ports, room), None),
+            ProbeProtocol::Sctp => (self.init(ports, room), None),
+            ProbeProtocol::Icmp => (self.echo(source.is_ipv6(), room), Some(2)),
         };
-        let protocol = self.protocol.number();
+        let protocol = self.protocol.number(source.is_ipv6());
         let length = u16::try_from(segment.len()).ok()?;
         let (mut packet, addrs) = match (source.ip(), destination.ip()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -76,10 +77,13 @@ impl Probe {
             _ => return None,
         };
         if let Some(at) = checksum_at {
-            // The pseudo header, whose length and protocol add up to the same in both families.
-            let pseudo = [&addrs[..], &length.to_be_bytes(), &[0, protocol]].concat();
+            // The pseudo header, whose length and protocol add up to the same in both families; ICMP of IPv4 has none.
+            let pseudo = match (self.protocol, source) {
+                (ProbeProtocol::Icmp, SocketAddr::V4(_)) => Vec::new(),
+                _ => [&addrs[..], &length.to_be_bytes(), &[0, protocol]].concat(),
+            };
             let sum = match checksum(&[&pseudo, &segment]) {
-                // Of a datagram that would mean that there is none.
+                // Of a datagram that would mean that there is none; to others both are the same.
                 0 => u16::MAX,
                 sum => sum,
             };
@@ -131,6 +135,18 @@ impl Probe {
         datagram.extend([0; 2]);
         datagram.extend(payload);
         datagram
+    }
+
+    /// Translation gives it another identifier, and leaves its data alone.
+    fn echo(self, is_v6: bool, room: u16) -> Vec<u8> {
+        let mut message = vec![ECHO[usize::from(is_v6)], 0, 0, 0];
+        message.extend((self.mark as u16).to_be_bytes());
+        // The first of its kind.
+        message.extend([0, 1]);
+        message.extend(self.mark.to_be_bytes());
+        message.extend(TEXT);
+        fill(&mut message, room);
+        message
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use podnet_model::Protocol;
 
-use super::{Found, Framing, Kind, Probe, SNAP, Tunnel};
+use super::{Found, Framing, ICMP_V4, ICMP_V6, Kind, Probe, ProbeProtocol, SNAP, Tunnel};
 use crate::capture::Instruction;
 
 /// Of a classic filter (`linux/filter.h`): load a word, compare the word that was loaded, answer.
@@ -23,10 +23,8 @@ const ICMP: u32 = 8;
 /// Ethernet).
 const CARRIED: [u32; 5] = [0, 20, 28, 50, 70];
 
-const ICMP_V4: u8 = 1;
 const IPIP: u8 = 4;
 const IPV6_IN: u8 = 41;
-const ICMP_V6: u8 = 58;
 const VLAN: [u8; 2] = [0x81, 0];
 const IPV4: [u8; 2] = [8, 0];
 const IPV6: [u8; 2] = [0x86, 0xdd];
@@ -71,9 +69,12 @@ impl Probe {
     /// Where behind the beginning of a transport header which words stand, in each of the ways that a packet can be meant.
     fn words(self) -> Vec<Vec<(u32, u32)>> {
         match self.protocol {
-            Protocol::Tcp => vec![vec![(4, self.sequence())], vec![(8, self.acknowledged())]],
-            Protocol::Udp => vec![vec![(8, (self.mark >> 32) as u32), (12, self.mark as u32)]],
-            Protocol::Sctp => vec![vec![(16, self.tag())], vec![(4, self.tag())]],
+            ProbeProtocol::Tcp => vec![vec![(4, self.sequence())], vec![(8, self.acknowledged())]],
+            // Headers of eight bytes, and the mark behind.
+            ProbeProtocol::Udp | ProbeProtocol::Icmp => {
+                vec![vec![(8, (self.mark >> 32) as u32), (12, self.mark as u32)]]
+            }
+            ProbeProtocol::Sctp => vec![vec![(16, self.tag())], vec![(4, self.tag())]],
         }
     }
 
@@ -113,7 +114,10 @@ impl Probe {
         match packet.protocol {
             ICMP_V4 if matches!(packet.payload.first()?, 3 | 11 | 12) => self.quoted(packet),
             ICMP_V6 if matches!(packet.payload.first()?, 1..=4) => self.quoted(packet),
-            number if number == self.protocol.number() => {
+            number if number == self.protocol.number(packet.source.is_ipv6()) => {
+                if self.protocol == ProbeProtocol::Icmp {
+                    return Some((self.own_echo(packet.payload)?, 0, 0));
+                }
                 let [source, destination] = [0, 2].map(|at| half(packet.payload, at));
                 Some((self.own(packet.payload)?, source?, destination?))
             }
@@ -123,9 +127,24 @@ impl Probe {
 
     fn own(self, header: &[u8]) -> Option<Kind> {
         match self.protocol {
-            Protocol::Tcp => self.own_tcp(header),
-            Protocol::Udp => (header.get(8..16)? == self.mark.to_be_bytes()).then_some(Kind::Probe),
-            Protocol::Sctp => self.own_sctp(header),
+            ProbeProtocol::Tcp => self.own_tcp(header),
+            ProbeProtocol::Udp => self.is_marked(header).then_some(Kind::Probe),
+            ProbeProtocol::Sctp => self.own_sctp(header),
+            ProbeProtocol::Icmp => self.own_echo(header),
+        }
+    }
+
+    /// Behind a header of eight bytes.
+    fn is_marked(self, header: &[u8]) -> bool {
+        header.get(8..16).is_some_and(|mark| mark == self.mark.to_be_bytes())
+    }
+
+    /// The types of both families are different ones.
+    fn own_echo(self, message: &[u8]) -> Option<Kind> {
+        match message.first()? {
+            8 | 128 if self.is_marked(message) => Some(Kind::Probe),
+            0 | 129 if self.is_marked(message) => Some(Kind::Accepted),
+            _ => None,
         }
     }
 
@@ -172,10 +191,12 @@ impl Probe {
     fn quoted(self, error: &Packet<'_>) -> Option<(Kind, u16, u16)> {
         let about = ip(error.payload.get(ICMP as usize..)?)?;
         let is_it = match self.protocol {
-            _ if about.protocol != self.protocol.number() => false,
-            Protocol::Tcp => word(about.payload, 4)? == self.sequence(),
-            // Of SCTP the kernel quotes more than it has to.
-            Protocol::Udp | Protocol::Sctp => self.own(about.payload) == Some(Kind::Probe),
+            _ if about.protocol != self.protocol.number(about.source.is_ipv6()) => false,
+            ProbeProtocol::Tcp => word(about.payload, 4)? == self.sequence(),
+            // Of SCTP, and of datagrams' and echoes' data, the kernel quotes more than it has to.
+            ProbeProtocol::Udp | ProbeProtocol::Sctp | ProbeProtocol::Icmp => {
+                self.own(about.payload) == Some(Kind::Probe)
+            }
         };
         is_it.then_some((Kind::Error, 0, 0))
     }

@@ -43,6 +43,20 @@ fn a_tree_of_groups_ends_with_all_its_processes() {
 }
 
 #[test]
+fn processes_whose_threads_are_in_groups_of_their_own_are_known_by_the_group_above() {
+    let group = TestGroup::new("threads");
+    let threads = group.0.child("some");
+    threads.create().unwrap();
+    let mut child = sleeper(&group.0);
+    threads.write("cgroup.type", "threaded").unwrap();
+    threads.write("cgroup.threads", &child.id().to_string()).unwrap();
+    assert_eq!(threads.pids().unwrap(), Vec::<u32>::new());
+    assert_eq!(group.0.all_pids().unwrap(), [child.id()]);
+    group.0.remove_tree(Duration::from_secs(5)).unwrap();
+    assert!(!child.wait().unwrap().success());
+}
+
+#[test]
 fn killing_leaves_the_groups() {
     let group = TestGroup::new("kill");
     let mut child = sleeper(&group.0);

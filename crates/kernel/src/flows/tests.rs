@@ -25,6 +25,7 @@ mod again;
 mod before;
 mod errors;
 mod forms;
+mod fragments;
 mod missed;
 mod narrow;
 

@@ -52,6 +52,8 @@ pub(super) struct Key {
 impl Key {
     /// A device, an Ethernet address and an IPv6 address; a frontend and a source of IPv6.
     const LONGEST: usize = 40;
+    /// `IFNAMSIZ`: the name of a device is filled up with zeros, of which the last one always is.
+    const NAME: usize = 16;
 
     const fn empty() -> Self {
         Self { bytes: [0; Self::LONGEST], length: 0 }
@@ -113,10 +115,8 @@ impl Key {
 
 impl From<&Sender> for Key {
     fn from((device, mac, addr): &Sender) -> Self {
-        /// `IFNAMSIZ`: the name is filled up with zeros, of which the last one always is.
-        const NAME: usize = 16;
         let name = device.as_str().as_bytes();
-        Self::empty().with(&name[..name.len().min(NAME - 1)], NAME).with(&mac.0, 8).with_addr(*addr)
+        Self::empty().with(&name[..name.len().min(Self::NAME - 1)], Self::NAME).with(&mac.0, 8).with_addr(*addr)
     }
 }
 
@@ -199,6 +199,14 @@ impl Element<'_> {
         Self { key: key.into(), last: None, value: None, flags: 0 }
     }
 
+    /// What it limits packets to.
+    pub(super) const fn packets(&self) -> Option<PacketRate> {
+        match self.value {
+            Some(Value::Stateful(Stateful::Packets(rate))) => Some(rate),
+            _ => None,
+        }
+    }
+
     fn write(&self, writer: &mut Writer) {
         writer.nested(LIST_ELEMENT, |writer| {
             if self.flags != 0 {
@@ -218,6 +226,18 @@ impl Element<'_> {
             }
         });
     }
+}
+
+/// The elements as the kernel tells of them where they were just written.
+pub(super) fn as_told(elements: &[Element<'_>]) -> Vec<Kept> {
+    // Of some hundred bytes at most each: so many are far below the longest attribute.
+    const AT_ONCE: usize = 256;
+    let told = elements.chunks(AT_ONCE).flat_map(|elements| {
+        let mut writer = Writer::default();
+        writer.nested(LIST_ELEMENTS, |writer| elements.iter().for_each(|element| element.write(writer)));
+        listed(&writer.into_bytes()).map(|told| Kept::of(&told)).collect::<Vec<_>>()
+    });
+    told.collect()
 }
 
 /// Writes a verdict as data, of an element or of an immediate expression.

@@ -26,6 +26,23 @@ pub(super) fn tables(connection: &mut Connection, family: Family) -> Result<Vec<
     Ok(messages.iter().filter_map(|message| attribute(message, TABLE)).map(text).collect())
 }
 
+/// The attributes of the one table, asked for by its name, however many there are; none where it is not there.
+pub(super) fn table(connection: &mut Connection, family: Family, name: &str) -> Result<Option<Vec<u8>>, NftError> {
+    let operation = Operation::new("look for", format_args!("table {name}"));
+    let asked = connection.ask(&operation, Message::GetTable.kind(), NLM_F_ACK, |writer| {
+        writer.raw(&head(protocol_family(family), 0));
+        writer.text(TABLE, name);
+    });
+    match asked {
+        Ok(frames) => {
+            let attributes = frames.first().and_then(|frame| frame.payload.get(head(0, 0).len()..));
+            Ok(attributes.map(<[u8]>::to_vec))
+        }
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Asks for the one chain, however many there are.
 pub(super) fn has_chain(
     connection: &mut Connection,

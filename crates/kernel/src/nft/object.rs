@@ -49,6 +49,8 @@ pub(super) fn fill_new_set(transaction: &mut Transaction<'_>, family: Family, na
 const NF_ACCEPT: u32 = 1;
 /// Elements are evaluated (`NFT_SET_EVAL`): the kernel takes a hash table that collects what has ended.
 const EVALUATED: u32 = 0x20;
+/// Elements end by themselves (`NFT_SET_TIMEOUT`).
+const TIMEOUT: u32 = 0x10;
 
 /// What a set is, and what it maps to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,8 +104,6 @@ impl Kind {
     fn flags_and_data(self, family: Family) -> (u32, Option<(u32, u32)>) {
         const INTERVAL: u32 = 4;
         const MAP: u32 = 8;
-        /// Elements end by themselves.
-        const TIMEOUT: u32 = 0x10;
         /// Ranges of concatenations.
         const CONCATENATED: u32 = 0x80;
         let backend = || Some(typed(&[addr_type(family), INET_SERVICE]));

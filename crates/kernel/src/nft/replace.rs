@@ -6,6 +6,7 @@
 mod chains;
 mod compare;
 mod difference;
+mod entries;
 mod found;
 mod listed;
 mod touched;
@@ -13,7 +14,6 @@ mod wanted;
 
 use std::error::Error;
 
-use podnet_model::Family;
 use podnet_planner::ruleset::{FrontendKey, RuleSet};
 
 use super::{
@@ -22,6 +22,7 @@ use super::{
     transaction::{Message, Transaction},
 };
 use difference::Difference;
+pub use entries::Fault;
 use found::Found;
 pub use listed::Listed;
 pub use touched::Touched;
@@ -87,18 +88,6 @@ impl NftSocket {
     /// time.
     pub fn take_surplus(&mut self) -> Vec<FrontendKey> {
         std::mem::take(&mut self.surplus)
-    }
-
-    /// The names of the chains of a table; none where there is no such table, or one that does nothing.
-    ///
-    /// # Errors
-    /// What the kernel refused.
-    pub fn chains(&mut self, family: Family, table: &str) -> Result<Vec<String>, NftError> {
-        if !self.is_there()? {
-            return Ok(Vec::new());
-        }
-        let found = Found::read(self.wire.get()?, family, table)?;
-        Ok(found.map(|found| found.chains.into_keys().collect()).unwrap_or_default())
     }
 
     fn mend(

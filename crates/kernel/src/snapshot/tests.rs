@@ -1,9 +1,17 @@
 //! What is taken is what is there, and what is sent of it is that as well.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
-use podnet_model::{HOST_MAC, Mac, PodKey, Protocol, cni::PortMapping, proxy::Mode, wireguard::PrivateKey};
+use podnet_model::{
+    HOST_MAC, Mac, PodKey, Protocol,
+    cni::PortMapping,
+    limits::{Limits, PacketRate, PodLimits},
+    proxy::Mode,
+    wireguard::PrivateKey,
+};
 use podnet_planner::{
+    attachments::{Attached, Attachments},
+    ipam::Handle,
     ruleset::{BackendAddress, BackendKey, BackendMap, FrontendKey, RuleSet},
     step::{Ipip, ROUTE_PROTOCOL, RouteTarget, Step, Wireguard},
     trace::{Facts, Link as PodLink},
@@ -22,7 +30,9 @@ fn told(kernel: Snapshot) -> Told {
     let mut facts = Facts::new("eth0".into(), 1500, Mode::Ebpf);
     facts.no_nat_cidrs.push("10.96.0.0/12".parse().unwrap());
     let port = PortMapping { host_ip: addr("::"), protocol: Protocol::Udp, host_port: 53, container_port: 5353 };
-    let link = PodLink { device: "pn0".into(), bridge: Some("cni0".into()), ports: vec![port] };
+    let mac = Some(Mac([2, 0, 0, 0, 0, 3]));
+    let segments = vec!["10.1.1.0/26".parse().unwrap()];
+    let link = PodLink { device: "pn0".into(), bridge: Some("cni0".into()), mac, segments, ports: vec![port] };
     facts.links.insert(addr("fd00::5"), link);
     Told { facts, is_configured_alone: true, kernel, pods: Vec::new() }
 }
@@ -117,6 +127,72 @@ fn sets_beyond_what_is_told_are_named_and_are_no_difference() {
     assert_eq!(whole.unlisted(nftables::TABLE, &planned), [""; 0]);
 }
 
+/// Both directions alike.
+fn limited(rate: u32, connections: u32) -> PodLimits {
+    let packets = Some(PacketRate { rate, burst: 5 });
+    let limits = Limits { packets, connections: Some(connections), ..Limits::default() };
+    PodLimits { egress: limits.clone(), ingress: limits }
+}
+
+#[test]
+fn of_tables_in_which_all_pods_are_it_is_told_what_differs_at_the_addresses_that_are_asked_for() {
+    let namespace = TestNs::new("snapshot-pods");
+    let (pod, other) = (addr("10.1.1.5"), addr("10.1.1.6"));
+    let mut attachments = Attachments::default();
+    for (device, number, addr) in [("pn1", 1, pod), ("pn2", 2, other)] {
+        let mac = Mac([2, 0, 0, 0, 0, number]);
+        let attached = Attached { device: device.into(), mac, addrs: vec![addr], ports: Vec::new(), segment: None };
+        attachments.add(Handle::from(device), attached).unwrap();
+    }
+    let pods = attachments.desired(Family::V4);
+    let (one, two) = (limited(100, 3), limited(7, 9));
+    let all = limits::rules(Family::V4, [(pod, &one), (other, &two)]).unwrap();
+    let mut socket = NftSocket::open_in(&namespace).unwrap();
+    socket.replace(attachments::TABLE, &pods).unwrap();
+    socket.replace(limits::TABLE, &all).unwrap();
+    let rules = || Snapshot::take(&namespace, &[], MOST_ELEMENTS).unwrap().rules.unwrap();
+    let part = |limits: &PodLimits| limits::part(Family::V4, [(pod, limits)]);
+    let differs = |rules: &Rules, table: &str, wanted: &RuleSet| -> Vec<(bool, String)> {
+        let faults = rules.differences_of(table, wanted, &[pod].into());
+        faults.into_iter().map(|fault| (fault.is_missing, fault.what)).collect()
+    };
+    let told = |is_missing: bool, what: &str| (is_missing, what.to_owned());
+    let (kernel, pure) = (rules(), Rules::of([(attachments::TABLE, &pods), (limits::TABLE, &all)]));
+    for rules in [&kernel, &pure] {
+        assert!(differs(rules, attachments::TABLE, &pods).is_empty());
+        assert!(differs(rules, limits::TABLE, &part(&one)).is_empty());
+        let packets = |way: &str| {
+            let what = "has 10.1.1.5 with 100 packets/s, 5 at once and not with 50 packets/s, 5 at once";
+            told(false, &format!("packets-{way} of table podnet-limits {what}"))
+        };
+        let slower = differs(rules, limits::TABLE, &part(&limited(50, 3)));
+        assert_eq!(slower, [packets("from"), packets("to")]);
+        let fewer = differs(rules, limits::TABLE, &part(&limited(100, 2)));
+        assert_eq!(fewer.iter().filter(|(is_missing, _)| *is_missing).count(), 2, "{fewer:?}");
+        let chain = "chain to-10.1.1.5 of table podnet-limits has a rule that is none of podnet's: handle ";
+        assert!(fewer.iter().any(|(is_missing, what)| !is_missing && what.starts_with(chain)), "{fewer:?}");
+        let none = differs(rules, limits::TABLE, &limits::part(Family::V4, []));
+        let foreign = told(false, "packets-to of table podnet-limits has 10.1.1.5, which is none of podnet's");
+        assert!(none.len() == 8 && none.contains(&foreign), "{none:?}");
+    }
+    namespace.command("nft delete element ip podnet-pods senders { pn1 . 02:00:00:00:00:01 . 10.1.1.5 }");
+    namespace.command("nft delete element ip podnet-pods senders { pn2 . 02:00:00:00:00:02 . 10.1.1.6 }");
+    namespace.command("nft add element ip podnet-pods senders { pn1 . 02:00:00:00:00:09 . 10.1.1.5 }");
+    namespace.command("nft delete element ip podnet-limits limited-from { 10.1.1.5 }");
+    let kernel = rules();
+    let expected = [
+        told(true, "senders of table podnet-pods lacks pn1 . 02:00:00:00:00:01 . 10.1.1.5"),
+        told(false, "senders of table podnet-pods has pn1 . 02:00:00:00:00:09 . 10.1.1.5, which is none of podnet's"),
+    ];
+    assert_eq!(differs(&kernel, attachments::TABLE, &pods), expected);
+    let lacks = told(true, "limited-from of table podnet-limits lacks 10.1.1.5");
+    assert_eq!(differs(&kernel, limits::TABLE, &part(&one)), [lacks]);
+    let nothing = Rules::default();
+    assert!(differs(&nothing, limits::TABLE, &limits::part(Family::V4, [])).is_empty());
+    let gone = told(true, "there is no table podnet-limits that does anything");
+    assert_eq!(differs(&nothing, limits::TABLE, &part(&one)), [gone]);
+}
+
 #[test]
 fn what_is_too_much_is_not_told() {
     let told = told(Snapshot::default());
@@ -128,9 +204,9 @@ fn what_is_too_much_is_not_told() {
 #[test]
 fn another_form_and_another_order_are_named_before_anything_else_is_read() {
     let read = |text: &str| Told::read(text.as_bytes()).unwrap_err().to_string();
-    let other = read(r#"{"version": 4, "order": "little", "node": "something new"}"#);
-    assert!(other.contains("form 4") && other.contains("agents' version"), "{other}");
-    let order = read(r#"{"version": 3, "order": "middle", "node": 1}"#);
+    let other = read(r#"{"version": 5, "order": "little", "node": "something new"}"#);
+    assert!(other.contains("form 5") && other.contains("agents' version"), "{other}");
+    let order = read(r#"{"version": 4, "order": "middle", "node": 1}"#);
     assert!(order.contains("middle-endian"), "{order}");
     let (text, _) = sent(&told(Snapshot::default()));
     assert!(matches!(Told::read(&text.as_bytes()[..text.len() - 1]), Err(Unreadable::Form(_))));

@@ -57,6 +57,19 @@ const EGRESS: Names = Names {
     connections: "qos.projectcalico.org/egressMaxConnections",
 };
 
+/// What asks for a bandwidth of what goes to a pod; the second overrides the first.
+pub const INGRESS_BANDWIDTH: [&str; 2] = [INGRESS.kubernetes, INGRESS.bandwidth];
+/// What asks for a bandwidth of what comes from a pod; the second overrides the first.
+pub const EGRESS_BANDWIDTH: [&str; 2] = [EGRESS.kubernetes, EGRESS.bandwidth];
+/// What asks for a rate of packets that go to a pod.
+pub const INGRESS_PACKETS: &str = INGRESS.packet_rate;
+/// What asks for a rate of packets that come from a pod.
+pub const EGRESS_PACKETS: &str = EGRESS.packet_rate;
+/// What asks for a limit of connections to a pod.
+pub const INGRESS_CONNECTIONS: &str = INGRESS.connections;
+/// What asks for a limit of connections from a pod.
+pub const EGRESS_CONNECTIONS: &str = EGRESS.connections;
+
 /// What a pod's annotations ask for. Where both name a bandwidth, `qos.projectcalico.org` overrides `kubernetes.io`, as it does in
 /// Calico.
 ///

@@ -9,6 +9,10 @@ use podnet_model::{
 
 use crate::ruleset::{Action, Chain, ChainKind, Field, Hook, HookPoint, Match, Rule, RuleName, RuleSet, Set};
 
+/// The tables. They are tables of their own, so that a change of Services never touches what is counted here.
+pub const TABLE: &str = "podnet-limits";
+/// The comment of the rules that lead from a chain that all share to that of one pod's connections.
+pub const OF_ONE: &str = "its limit";
 /// Before addresses are translated, after connections are known (`NF_IP_PRI_MANGLE`).
 const BEFORE_TRANSLATION: i32 = -150;
 /// Before other filters: what exceeds a limit need not bother them (`NF_IP_PRI_FILTER` less one).
@@ -37,14 +41,33 @@ const STATE: &str = "state-";
 /// another limit changes; not by elements of a set, which the kernel takes away as soon as nothing is open (Linux, `nft_set_hash.c`).
 #[must_use]
 pub fn rules<'a>(family: Family, pods: impl IntoIterator<Item = (IpAddr, &'a PodLimits)>) -> Option<RuleSet> {
+    let (from, to) = directions(family, pods);
+    if from.is_empty() && to.is_empty() {
+        return None;
+    }
+    Some(table_of(family, from, to))
+}
+
+/// The same where nobody need be limited: what is compared with a table that others may be in as well. What tells whether all limits are in force
+/// is left out.
+#[must_use]
+pub fn part<'a>(family: Family, pods: impl IntoIterator<Item = (IpAddr, &'a PodLimits)>) -> RuleSet {
+    let (from, to) = directions(family, pods);
+    let mut rules = table_of(family, from, to);
+    rules.sets.retain(|name, _| !name.starts_with(STATE));
+    rules
+}
+
+fn directions<'a>(family: Family, pods: impl IntoIterator<Item = (IpAddr, &'a PodLimits)>) -> (Direction, Direction) {
     let (mut from, mut to) = (Direction::default(), Direction::default());
     for (addr, limits) in pods.into_iter().filter(|(addr, _)| Family::of(addr) == family) {
         from.take(addr, &limits.egress);
         to.take(addr, &limits.ingress);
     }
-    if from.is_empty() && to.is_empty() {
-        return None;
-    }
+    (from, to)
+}
+
+fn table_of(family: Family, from: Direction, to: Direction) -> RuleSet {
     let state = state_of(&(&from, &to));
     let filter = |point, priority| Some(Hook { kind: ChainKind::Filter, point, priority });
     let to_pods = || vec![rule([], Action::Jump("to-pods".into()), "limits of pods")];
@@ -64,7 +87,7 @@ pub fn rules<'a>(family: Family, pods: impl IntoIterator<Item = (IpAddr, &'a Pod
     sets.extend(to.sets("to"));
     let chains = chains.into_iter().map(|(name, hook, rules)| (name.into(), Chain { hook, rules }));
     let chains = chains.chain(connections.into_iter().flatten()).collect();
-    Some(RuleSet { chains, sets, ..RuleSet::empty(family) })
+    RuleSet { chains, sets, ..RuleSet::empty(family) }
 }
 
 /// The name of the set that is in the table exactly while these rules are.
@@ -129,7 +152,7 @@ fn counting(direction: &str, addr: &IpAddr) -> RuleName {
 
 fn connection_chains(field: Field, direction: &str, limits: &Direction) -> Vec<(RuleName, Chain)> {
     let to_count =
-        |addr: &IpAddr| rule([Match::Address(field, *addr)], Action::Jump(counting(direction, addr)), "its limit");
+        |addr: &IpAddr| rule([Match::Address(field, *addr)], Action::Jump(counting(direction, addr)), OF_ONE);
     let all = Chain { hook: None, rules: limits.connections.keys().map(to_count).collect() };
     let each = limits.connections.iter().map(|(addr, most)| {
         let is_counted = Match::InSet { fields: vec![field], set: refused(direction) };
@@ -207,6 +230,21 @@ mod tests {
         more.validate().unwrap();
         let packet = Packet::opening(OTHER, POD, Protocol::Tcp, 80);
         assert_eq!(walk(&more, &packet, Direction::FromPod, &Host::new([OTHER])).verdict(), Some(Verdict::Accepted));
+    }
+
+    #[test]
+    fn a_part_is_what_the_table_of_all_has_of_it_and_of_nobody_what_all_share() {
+        let (one, other) = (limits(Some(100), Some(3)), limits(None, Some(7)));
+        let all = rules(Family::V4, [(POD, &one), (OTHER, &other)]).unwrap();
+        let part = part(Family::V4, [(POD, &one)]);
+        part.validate().unwrap();
+        assert_eq!(state(&part), None);
+        assert_eq!(part.chains["to-10.0.0.1"], all.chains["to-10.0.0.1"]);
+        let (of_one, of_all) = (&part.chains["connections-to"].rules, &all.chains["connections-to"].rules);
+        assert!(of_one.len() == 1 && of_all.contains(&of_one[0]) && of_one[0].comment == OF_ONE);
+        let nobody = super::part(Family::V6, [(POD, &one)]);
+        assert_eq!(nobody.chains["connections-to"].rules, []);
+        assert!(nobody.sets.values().all(Set::is_empty) && nobody.chains.contains_key("from-pods"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use podnet_model::{LinkName, NodeName, PodKey};
+use podnet_model::{Family, LinkName, NodeName, PodKey};
 
 use crate::{ruleset::BackendAddress, step::Step};
 
@@ -62,6 +62,23 @@ pub struct Hop {
     pub cost: Option<String>,
     /// What has to stand in the kernel, in the place's own network, for it to be so.
     pub stands: Vec<Step>,
+    /// What is asked there in the tables of pods and of limits.
+    pub entries: Vec<Entry>,
+}
+
+/// What is asked in the tables of pods and of limits, in which all of a node's pods are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Entry {
+    /// Who may send with this address.
+    Sender(IpAddr),
+    /// The same where that is asked at a port of a bridge.
+    Port(IpAddr),
+    /// Which ports of the node lead to pods.
+    Ports(Family),
+    /// How the pod with this address is limited.
+    Limits(IpAddr),
+    /// The same of its bandwidth alone, where rules are not passed.
+    Bandwidth(IpAddr),
 }
 
 impl Hop {
@@ -78,6 +95,7 @@ impl Hop {
             mtu: None,
             cost: None,
             stands: Vec::new(),
+            entries: Vec::new(),
         }
     }
 
@@ -109,6 +127,12 @@ impl Hop {
     #[must_use]
     pub fn standing(self, stands: Vec<Step>) -> Self {
         Self { stands, ..self }
+    }
+
+    /// These are asked there.
+    #[must_use]
+    pub fn asking(self, entries: impl IntoIterator<Item = Entry>) -> Self {
+        Self { entries: entries.into_iter().collect(), ..self }
     }
 }
 

@@ -7,8 +7,9 @@ use std::{
 
 use ipnet::IpNet;
 use podnet_model::{
-    Change, Dual, Family, LinkName, Mac, Node, NodeAddr, NodeName, PodKey, ProxyConfig,
+    Change, Dual, Family, LinkName, Mac, Node, NodeAddr, NodeName, Pod, PodKey, ProxyConfig,
     cni::PortMapping,
+    limits::{InvalidLimit, PodLimits},
     proxy::Mode,
     wireguard::{KeyPair, PrivateKey},
 };
@@ -60,6 +61,9 @@ pub struct Facts {
     pub serves_node_at_sockets: bool,
     /// The links of pods' addresses, as far as they are known.
     pub links: BTreeMap<IpAddr, Link>,
+    /// Whether what passes a bridge is shown to rules of IPv4, and to those of IPv6 (`br_netfilter`).
+    #[serde(default)]
+    pub shows_bridged: [bool; 2],
 }
 
 impl Facts {
@@ -79,7 +83,14 @@ impl Facts {
             no_nat_cidrs: Vec::new(),
             serves_node_at_sockets: false,
             links: BTreeMap::new(),
+            shows_bridged: [false; 2],
         }
+    }
+
+    /// Whether what goes to this address is shown to rules as it passes a bridge.
+    #[must_use]
+    pub fn is_shown(&self, to: IpAddr) -> bool {
+        self.shows_bridged[usize::from(to.is_ipv6())]
     }
 }
 
@@ -91,12 +102,24 @@ pub struct Link {
     pub device: LinkName,
     /// The bridge whose port that is; none where packets are routed to it.
     pub bridge: Option<LinkName>,
+    /// The Ethernet address that the pod sends with; none where that is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// Ranges whose addresses the pod takes for those of neighbours on the bridge, and asks for there. Older programs tell of none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<IpNet>,
     /// Ports of the node that lead to the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortMapping>,
 }
 
 impl Link {
+    /// One by which the node routes, of which nothing more is known.
+    #[must_use]
+    pub const fn routed(device: LinkName) -> Self {
+        Self { device, bridge: None, mac: None, segments: Vec::new(), ports: Vec::new() }
+    }
+
     /// The device that the node's route leads to.
     #[must_use]
     pub fn route_device(&self) -> &LinkName {
@@ -117,11 +140,14 @@ pub struct Planned {
     pub services: Dual<Services>,
     /// The tables of Services and of the border, of each family.
     pub rules: Dual<[RuleSet; 2]>,
-    /// The tables of pods, where ports of the node lead to some as far as their links are known; senders in it are nobody's.
+    /// The tables of pods, where ports of the node lead to some or some share a segment, as far as their links are known. Who sends is asked
+    /// nothing there.
     pub ports: Option<Dual<RuleSet>>,
     /// The node's addresses.
     pub addrs: BTreeSet<IpAddr>,
     pods: BTreeMap<IpAddr, PodKey>,
+    /// Of those of its pods that have any, or whose annotations are wrong.
+    limits: BTreeMap<IpAddr, Result<PodLimits, InvalidLimit>>,
     /// What mode `userspace` leads to where its sockets are, beside the node's own network.
     led: BTreeSet<Led>,
 }
@@ -181,9 +207,14 @@ impl Planned {
         };
         let internal = [node.internal, node.internal6].into_iter().flatten();
         let addrs = all.iter().copied().chain(known).chain(internal).map(|addr| addr.0).collect();
-        let pods = pods_of(&node.name, changes);
+        let by_addr =
+            || pods_of(&node.name, changes).flat_map(|(key, pod)| pod.addrs.iter().map(move |addr| (addr.0, key, pod)));
+        let pods = by_addr().map(|(addr, key, _)| (addr, key.clone())).collect();
+        let is_limited = |pod: &Pod| pod.limits.as_ref().map_or(true, |limits| !limits.is_empty());
+        let limited = by_addr().filter(|(.., pod)| is_limited(pod));
+        let limits = limited.map(|(addr, _, pod)| (addr, pod.limits.clone())).collect();
         let ports = ports(&facts.links);
-        Self { pods, node: node.clone(), facts, overlay, services, rules, ports, addrs, led }
+        Self { pods, limits, node: node.clone(), facts, overlay, services, rules, ports, addrs, led }
     }
 
     /// Where packets to an address go.
@@ -219,6 +250,21 @@ impl Planned {
     #[must_use]
     pub fn link(&self, addr: IpAddr) -> Option<&Link> {
         self.facts.links.get(&addr)
+    }
+
+    /// How the pod with this address is limited, or why its annotations are refused; none where it has no limits.
+    #[must_use]
+    pub fn limits(&self, addr: IpAddr) -> Option<&Result<PodLimits, InvalidLimit>> {
+        self.limits.get(&addr)
+    }
+
+    /// The table of all pods of a family, as far as their links are known.
+    #[must_use]
+    pub fn attached(&self, family: Family) -> RuleSet {
+        let links = &self.facts.links;
+        let mut attachments = attachments(links.iter());
+        attachments.on_segments(segments(links));
+        attachments.desired(family)
     }
 
     /// The pods of this node that have addresses.
@@ -258,36 +304,54 @@ fn overlay(node: &Node, facts: &Facts, changes: &[Change]) -> Overlay {
     overlay
 }
 
-/// The tables of pods that have ports of the node, by their links. Their Ethernet addresses are not known, which nothing here depends on.
+/// The tables of pods that have ports of the node or share a segment, by their links.
 fn ports(links: &BTreeMap<IpAddr, Link>) -> Option<Dual<RuleSet>> {
+    let told = || links.iter().filter(|(_, link)| !link.ports.is_empty() || !link.segments.is_empty());
+    told().next()?;
+    let mut attachments = attachments(told());
+    // Who would answer a neighbour past what the node translated is asked by the node.
+    attachments.on_segments(segments(links));
+    Some(Dual::from_fn(|family| attachments.desired(family)))
+}
+
+/// What pods on bridges take for neighbours' addresses.
+fn segments(links: &BTreeMap<IpAddr, Link>) -> BTreeSet<IpNet> {
+    links.values().flat_map(|link| link.segments.iter().copied()).collect()
+}
+
+/// What is attached by these links. Who sends is known of those that are routed and whose Ethernet addresses are told.
+fn attachments<'a>(links: impl Iterator<Item = (&'a IpAddr, &'a Link)>) -> Attachments {
     let mut pods: BTreeMap<&LinkName, Attached> = BTreeMap::new();
-    for (addr, Link { device, ports, .. }) in links.iter().filter(|(_, link)| !link.ports.is_empty()) {
-        let mac = Mac([0; 6]);
-        let new = || Attached { device: device.clone(), mac, addrs: Vec::new(), ports: ports.clone(), segment: None };
+    for (addr, Link { device, bridge, mac, ports, .. }) in links {
+        let new = || Attached {
+            device: device.clone(),
+            mac: mac.unwrap_or(Mac([0; 6])),
+            addrs: Vec::new(),
+            ports: ports.clone(),
+            // As of a port of a bridge, which is checked elsewhere.
+            segment: (bridge.is_some() || mac.is_none()).then(Vec::new),
+        };
         pods.entry(device).or_insert_with(new).addrs.push(*addr);
-    }
-    if pods.is_empty() {
-        return None;
     }
     let mut attachments = Attachments::default();
     for (device, pod) in pods {
         // A port that is another's already leads nowhere else.
         let _ = attachments.add(Handle::from(device.as_str()), pod);
     }
-    Some(Dual::from_fn(|family| attachments.desired(family)))
+    attachments
 }
 
 fn led(services: &Services) -> Vec<Led> {
     Userspace::new(services).whole(services).more
 }
 
-fn pods_of(node: &NodeName, changes: &[Change]) -> BTreeMap<IpAddr, PodKey> {
+/// Those that have a network of their own.
+fn pods_of<'a>(node: &'a NodeName, changes: &'a [Change]) -> impl Iterator<Item = (&'a PodKey, &'a Pod)> {
     let pods = changes.iter().filter_map(|change| match change {
         Change::Pod(key, Some(pod)) => Some((key, pod)),
         _ => None,
     });
-    let here = pods.filter(|(_, pod)| pod.node.as_ref() == Some(node) && !pod.host_network && !pod.finished);
-    here.flat_map(|(key, pod)| pod.addrs.iter().map(|addr| (addr.0, key.clone()))).collect()
+    pods.filter(move |(_, pod)| pod.node.as_ref() == Some(node) && !pod.host_network && !pod.finished)
 }
 
 #[cfg(test)]

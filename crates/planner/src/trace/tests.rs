@@ -1,9 +1,9 @@
 //! What is traced is what the rules and routes of the nodes say.
 
+mod bridged;
+mod limited;
 mod ports;
 mod rows;
-
-use std::collections::BTreeMap;
 
 use podnet_model::{
     Block, BlockCidr, Change, EncapMode, Felix, Mac, Node, NodeAddr, Pod, PodAddr, Pool, labels::Labels,
@@ -46,7 +46,8 @@ impl Lab {
         let facts = |node: &str| {
             let mut facts = Facts::new("eth0".into(), 1500, Mode::Nftables);
             facts.support.wireguard = self.without_wireguard != Some(node);
-            let link = Link { device: format!("pn-{node}").into(), bridge: None, ports: Vec::new() };
+            let mac = Some(Mac([2; 6]));
+            let link = Link { mac, ..Link::routed(format!("pn-{node}").into()) };
             facts.links.insert(format!("10.1.{}.5", &node[4..]).parse().unwrap(), link);
             (NodeName::from(node), facts)
         };
@@ -107,36 +108,6 @@ fn a_pod_of_the_same_node_is_one_route_away() {
     assert_eq!(path.end, End { verdict: Verdict::Arrives, why: "pod default/near on node node1".into() });
     assert_eq!(path.hops[0].mtu, Some(1450), "room for VXLAN");
     assert_eq!(path.hops[0].stands.len(), 2, "the pod's default route, and where its gateway is");
-}
-
-#[test]
-fn behind_a_bridge_a_packet_passes_port_and_bridge() {
-    let links = ["10.1.1.5", "10.1.1.6"].map(|addr| {
-        let device = format!("pn-{}", &addr[7..]).into();
-        (addr.parse::<IpAddr>().unwrap(), Link { device, bridge: Some("br-one".into()), ports: Vec::new() })
-    });
-    let facts = Facts { links: links.into(), ..Facts::new("eth0".into(), 1500, Mode::Nftables) };
-    let facts = BTreeMap::from([(NodeName::from("node1"), facts)]);
-    let net: ipnet::IpNet = "192.0.2.11/24".parse().unwrap();
-    let node = Node { subnet: Some(net), ..Node::new("node1".into(), NodeAddr(net.addr())) };
-    let pods = [pod("p1", "node1", "10.1.1.5"), pod("near", "node1", "10.1.1.6")];
-    let range = pool(EncapMode::Never, EncapMode::Never);
-    let changes = [Change::Node("node1".into(), Some(node)), Change::Pool(range.name.clone(), Some(range))];
-    let cluster = Cluster::new(changes.into_iter().chain(pods).collect(), facts);
-    let target = Target { addr: "10.1.1.6".parse().unwrap(), protocol: Protocol::Tcp, port: 80 };
-    let trace = cluster.trace(&Source::Pod(PodKey::new("default", "p1")), target).unwrap();
-    assert_eq!(trace.paths[0].hops[0].stands, [], "its gateway is the node's to know");
-    assert_eq!(
-        passed(&trace.paths[0]),
-        [
-            "pod default/p1 sent eth0",
-            "node node1 received pn-5",
-            "node node1 received br-one",
-            "node node1 routed br-one",
-            "node node1 routed pn-6",
-            "pod default/near delivered eth0",
-        ]
-    );
 }
 
 #[test]

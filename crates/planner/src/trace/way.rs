@@ -1,16 +1,19 @@
 //! The packet's way: out of its sender, through a node's rules, by a route to another node or into a pod.
 
 mod between;
+mod bridged;
+mod limited;
 mod rules;
 mod sockets;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use podnet_model::{Family, HOST_MAC, NodeName, Pod, PodKey, Protocol};
+use podnet_model::{Family, HOST_MAC, NodeName, Pod, PodKey, Protocol, proxy::Mode};
 
 use super::{
-    Cluster, End, Hop, Kind, Path, Place, Planned, Source, Target, Trace, Unknown, Verdict, node::Lookup, objects,
+    Cluster, End, Entry, Hop, Kind, Link, Path, Place, Planned, Source, Target, Trace, Unknown, Verdict, node::Lookup,
+    objects,
 };
 use crate::{
     ruleset::{BackendAddress, walk::Direction},
@@ -144,6 +147,10 @@ impl Cluster {
                 paths.push(traveller.hop(hop).ends(Verdict::Arrives, format!("pod {} itself", pod.key)));
                 continue;
             }
+            if let Some(to) = planned.neighbourhood(traveller.source, traveller.target.addr) {
+                paths.push(bridged::to_neighbour(planned, &pod.key, &to, traveller));
+                continue;
+            }
             let traveller = by_link(planned, &pod.key, traveller);
             paths.extend(self.through(planned, Direction::FromPod, &traveller));
         }
@@ -233,18 +240,33 @@ fn by_link(planned: &Planned, pod: &PodKey, traveller: Traveller) -> Traveller {
     let received = Hop::new(Place::Node(node.clone()), Kind::Received, "comes in by the node's end of the pod's link");
     let received = received.of(objects::pod(pod));
     let received = match link {
-        Some(link) => received
-            .at(link.device.clone(), mtu)
-            .by(format!("sender {source} of {} alone (table podnet-pods, set senders)", link.route_device())),
+        Some(link) => {
+            let rule = format!("sender {source} of {} alone, all else is dropped", link.device);
+            received.at(link.device.clone(), mtu).by(format!("{rule} ({})", senders(link, source)))
+        }
         None => Hop { mtu: Some(mtu), ..received },
     };
-    let traveller = traveller.hop(sent.by(rule).of(objects::pod(pod)).standing(stands)).hop(received);
+    // Who sends by a bridge is checked where the bridge takes it in.
+    let is_on_bridge = link.is_some_and(|link| link.bridge.is_some());
+    let sender = if is_on_bridge { Entry::Port(source) } else { Entry::Sender(source) };
+    let received = received.asking([sender, Entry::Limits(source)]);
+    let mut traveller = traveller.hop(sent.by(rule).of(objects::pod(pod)).standing(stands)).hop(received);
+    traveller.hops.extend(limited::from_pod(planned, pod, source));
     match link.and_then(|link| link.bridge.as_ref()) {
         Some(bridge) => {
             let hop = Hop::new(Place::Node(node.clone()), Kind::Received, "comes in by the bridge");
             traveller.hop(hop.at(bridge.clone(), mtu))
         }
         None => traveller,
+    }
+}
+
+/// Where it is asked who may send with an address.
+const fn senders(link: &Link, source: IpAddr) -> &'static str {
+    match (link.bridge.is_some(), source) {
+        (false, _) => "table podnet-pods, set senders",
+        (true, IpAddr::V4(_)) => "table bridge podnet-pods, set senders4",
+        (true, IpAddr::V6(_)) => "table bridge podnet-pods, set senders6",
     }
 }
 
@@ -255,14 +277,16 @@ fn out_by(gateway: IpAddr, everywhere: IpNet) -> Vec<Step> {
     vec![Step::SetRoute(Route { dst: everywhere, target }), Step::SetNeighbour(neighbour)]
 }
 
-fn into_pod(planned: &Planned, pod: &PodKey, traveller: Traveller) -> Path {
+fn into_pod(planned: &Planned, pod: &PodKey, mut traveller: Traveller) -> Path {
     let (node, addr, mtu) = (&planned.node.name, traveller.target.addr, planned.overlay.pod_mtu());
+    let is_past_bridge = bridged::pass_by(planned, &mut traveller);
     let routed = Hop::new(Place::Node(node.clone()), Kind::Routed, format!("to the link of pod {pod}"));
     let routed = match planned.link(addr) {
         Some(link) => {
             let device = link.route_device().clone();
             let route = Route { dst: addr.into(), target: RouteTarget::Device(device.clone()) };
             let rule = format!("{addr} dev {device} scope link");
+            let device = if is_past_bridge { link.device.clone() } else { device };
             routed.at(device, mtu).by(rule).standing(vec![Step::SetRoute(route)])
         }
         None => Hop { mtu: Some(mtu), ..routed.by(format!("{addr} dev (the pod's link) scope link")) },
@@ -270,13 +294,39 @@ fn into_pod(planned: &Planned, pod: &PodKey, traveller: Traveller) -> Path {
     let place = Place::Pod(pod.clone(), node.clone());
     let what = format!("at {}", traveller.to());
     let delivered = Hop::new(place, Kind::Delivered, what).at(POD_END.into(), mtu).of(objects::pod(pod));
-    let mut traveller = traveller.hop(routed.of(objects::pod(pod)));
-    if let Some(link) = planned.link(addr).filter(|link| link.bridge.is_some()) {
+    // IPVS sends what it translated as the node does its own packets.
+    let is_own = traveller.is_own || translator(planned, &traveller) == Some(Translator::Server);
+    let mut traveller = traveller.hop(routed.of(objects::pod(pod)).asking([Entry::Limits(addr)]));
+    if let Some(link) = planned.link(addr).filter(|link| link.bridge.is_some() && !is_past_bridge) {
         let port = Hop::new(Place::Node(node.clone()), Kind::Routed, format!("out by the port of pod {pod}"));
         traveller.hops.push(port.at(link.device.clone(), mtu).of(objects::pod(pod)));
     }
-    let traveller = traveller.hop(delivered);
-    traveller.ends(Verdict::Arrives, format!("pod {pod} on node {node}"))
+    traveller.hops.extend(limited::to_pod(planned, pod, addr, is_own));
+    traveller.hop(delivered).ends(Verdict::Arrives, format!("pod {pod} on node {node}"))
+}
+
+/// Who translated a packet's destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Translator {
+    /// Rules, as it came in.
+    Rules,
+    /// A virtual server of IPVS.
+    Server,
+    /// The agent, which passes connections on.
+    Agent,
+}
+
+/// Who translated its destination on the node that it is at, where somebody did.
+fn translator(planned: &Planned, traveller: &Traveller) -> Option<Translator> {
+    let here = Place::Node(planned.node.name.clone());
+    let met = traveller.hops.iter().rfind(|hop| hop.kind == Kind::Translated && hop.place == here)?;
+    // Ports of the node that lead to pods are rules in every mode.
+    let is_port = met.entries.iter().any(|entry| matches!(entry, Entry::Ports(_)));
+    Some(match planned.facts.mode {
+        Mode::Ipvs if !is_port => Translator::Server,
+        Mode::Userspace if !is_port => Translator::Agent,
+        _ => Translator::Rules,
+    })
 }
 
 /// Address and port as people write them.

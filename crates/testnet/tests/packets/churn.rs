@@ -49,7 +49,9 @@ const MANY: Size = Size { services: SERVICES, rate: 500 };
 const FAST: Size = Size { services: 100, rate: 500 };
 /// For a machine whose processor is emulated.
 const FEW: Size = Size { services: 100, rate: 20 };
-/// How many seconds it goes on; as many as `$PODNET_TEST_CHURN_SECONDS` says where it says any.
+/// As many there as elsewhere, but as slowly as such a processor follows among clients that take what they get of it.
+const SLOW: Size = Size { services: SERVICES, rate: 100 };
+/// How many seconds it goes on; as many as `$PODNET_TEST_CHURN_SECONDS` says where it says any, in the virtual machine too.
 const SECONDS: u32 = 4;
 /// After so many changes everything is put in force anew, as when an agent starts again.
 const REPLACED_EVERY: u32 = 100;
@@ -88,7 +90,7 @@ fn connections_go_where_their_service_has_a_backend_with_ebpf_too() {
 /// A run of a program takes many times as long as a change may take to come: an agent writes in one go what came meanwhile.
 #[test]
 fn connections_go_where_their_service_has_a_backend_with_iptables_too() {
-    agent::churn_in_chains(if env::var_os(SECONDS_VARIABLE).is_some() { MANY } else { FAST });
+    agent::churn_in_chains(size(FAST, MANY));
 }
 
 #[test]
@@ -99,6 +101,11 @@ fn connections_go_where_their_service_has_a_backend_with_a_program_too() {
 #[test]
 fn connections_go_where_their_service_has_a_backend_with_the_agents_own_thread_too() {
     agent::churn_in_tables(MANY);
+}
+
+#[test]
+fn connections_go_where_their_service_has_a_backend_with_ebpf_and_the_agents_own_thread_too() {
+    agent::churn_at_sockets(MANY);
 }
 
 /// Clients are in the group.
@@ -151,10 +158,19 @@ fn seconds(unless_said: u32) -> u32 {
     env::var(SECONDS_VARIABLE).map_or(unless_said, |seconds| seconds.parse().expect("a number of seconds"))
 }
 
+/// How much there is where nobody says how long it is to go on, and where somebody does.
+fn size(unless_said: Size, where_said: Size) -> Size {
+    if is_said() { where_said } else { unless_said }
+}
+
+fn is_said() -> bool {
+    env::var_os(SECONDS_VARIABLE).is_some()
+}
+
 /// So long here: in the virtual machine everything takes many times as long, and anywhere at times where others have the processors. Who says how
 /// long it is to go on (`make churn`) has a machine for it.
 fn here(time: Duration) -> Duration {
-    if vm::is_here() || env::var_os(SECONDS_VARIABLE).is_none() { time * SLOWER } else { time }
+    if vm::is_here() || !is_said() { time * SLOWER } else { time }
 }
 
 /// So long each change took to be in force, and all of them together.

@@ -13,7 +13,7 @@ use podnet_planner::{
     ruleset::walk::Direction,
     services::packet_table::{
         Fate, NODES, Row,
-        traced::{self, is_connection, is_from_pod, link_of},
+        traced::{self, is_from_pod, link_of},
     },
     trace::{Cluster, Hop, Kind, Path, Place},
 };
@@ -36,7 +36,7 @@ pub(crate) struct Traced {
 
 /// A packet that was sent.
 struct Sent {
-    /// Its source and destination as its sender wrote them.
+    /// Its source and destination as its sender wrote them; the source's port is also the number of a ping.
     ends: (SocketAddr, SocketAddr),
     outcome: Outcome,
 }
@@ -52,11 +52,9 @@ impl Traced {
         Self { clusters: Dual::from_fn(|family| traced::cluster_configured(family, mode)) }
     }
 
-    /// Sends the packets of these rows of the node that is under test; what differs, in words. Pings are left out: where they are
-    /// counted is not looked at ([`is_connection`]).
+    /// Sends the packets of these rows of the node that is under test; what differs, in words.
     pub(crate) fn differences(&self, lab: &Lab, mode: &dyn Mode, rows: &[&Row]) -> Vec<String> {
-        let rows: Vec<&Row> = rows.iter().copied().filter(|row| is_connection(row)).collect();
-        let differing: Vec<&Row> = self.compare(lab, mode, &rows).into_iter().map(|(row, _)| row).collect();
+        let differing: Vec<&Row> = self.compare(lab, mode, rows).into_iter().map(|(row, _)| row).collect();
         // A packet that its sender sends again, as the answer is late, may go to another backend. A trace that is wrong is wrong again.
         let told = if differing.is_empty() { Vec::new() } else { self.compare(lab, mode, &differing) };
         told.into_iter().map(|(_, what)| format!("{}: {what}", mode.name())).collect()
@@ -84,7 +82,8 @@ impl Traced {
             Err(unknown) => return Some(format!("{row}: {unknown}")),
         };
         let before = if is_from_pod(cluster, row) { BTreeSet::new() } else { approach(lab, row) };
-        let arrives = matches!(row.fate, Fate::Arrives(_));
+        // A ping that is passed on comes to nobody.
+        let arrives = matches!(row.fate, Fate::Arrives(_)) && !row.packet.is_echo;
         let node = cluster.planned(&NodeName::from(row.node));
         let is_own = node.is_some_and(|planned| planned.addrs.contains(&row.packet.dst));
         let is_to_itself = row.direction == Direction::FromHost && is_own;
@@ -92,16 +91,20 @@ impl Traced {
         for Sent { ends: (source, to), outcome } in sent {
             let at = match outcome {
                 Outcome::Arrived(sight) => Some(*sight),
-                // A datagram may be lost, and what is refused or dropped comes to nobody.
-                _ if arrives => continue,
+                // A packet may be lost, and what is refused or dropped comes to nobody.
+                Outcome::Answered if row.packet.is_echo => None,
+                _ if arrives || row.fate == Fate::Answered => continue,
                 _ => None,
             };
             let protocol = row.packet.protocol;
             // To an address of its own a node sends from that one.
-            let source = if is_to_itself { SocketAddr::new(to.ip(), source.port()) } else { *source };
-            let first = (protocol, source, *to);
+            let from = if is_to_itself { SocketAddr::new(to.ip(), source.port()) } else { *source };
+            let first = (protocol, from, *to);
             let last = at.map(|sight| (protocol, sight.source, sight.at));
-            let counted = seen.points([first].into_iter().chain(last));
+            let counted = match row.packet.is_echo {
+                true => seen.points_of_ping(source.port()),
+                false => seen.points([first].into_iter().chain(last)),
+            };
             let fits = |path: &&Path| at.is_none_or(|sight| end(row, path) == sight.at);
             let traced: BTreeSet<BTreeSet<Point>> = paths.iter().filter(fits).map(|path| points(row, path)).collect();
             let expected: BTreeSet<_> = traced.into_iter().map(|points| &points | &before).collect();
@@ -125,6 +128,7 @@ fn send(lab: &Lab, mode: &dyn Mode, row: &Row) -> Vec<Sent> {
     sender.unwrap_or_else(|| panic!("{row}: nobody has the source")).namespace.netns.enter_current_thread().unwrap();
     mode.enter(row.direction);
     let (times, patience) = match &row.fate {
+        Fate::Arrives(_) if packet.is_echo => (1, SILENCE),
         Fate::Arrives(_) if row.sticks => (TIMES, PATIENCE),
         Fate::Arrives(arrivals) => (TIMES * arrivals.len(), PATIENCE),
         Fate::Rejected | Fate::Answered => (1, PATIENCE),
@@ -133,7 +137,10 @@ fn send(lab: &Lab, mode: &dyn Mode, row: &Row) -> Vec<Sent> {
     let to = SocketAddr::new(packet.dst, packet.dport);
     let once = |_| {
         let port = probes::next_port();
-        let outcome = probes::send_from(port, packet.protocol, to, Datagram::Connected, patience);
+        let outcome = match packet.is_echo {
+            true => probes::ping_as(port, packet.dst, patience),
+            false => probes::send_from(port, packet.protocol, to, Datagram::Connected, patience),
+        };
         Sent { ends: (SocketAddr::new(packet.src, port), to), outcome }
     };
     (0..times).map(once).collect()

@@ -81,20 +81,7 @@ fn with_ebpf_what_pods_and_nodes_send_needs_no_translation_of_packets() {
 
 #[test]
 fn every_row_holds_on_the_kernel_of_the_virtual_machine() {
-    // What nf_tables loads by itself where programs are there to load it with.
-    let modules = [
-        "veth",
-        "nft_chain_nat",
-        "nft_ct",
-        "nft_fib_ipv4",
-        "nft_fib_ipv6",
-        "nft_masq",
-        "nft_nat",
-        "nft_numgen",
-        "nft_reject_ipv4",
-        "nft_reject_ipv6",
-    ];
-    vm::run_tests("machine_", &modules);
+    vm::run_tests("machine_", &[&["veth"][..], &vm::NF_TABLES].concat());
 }
 
 /// This machine's kernel may have no virtual servers.

@@ -17,7 +17,8 @@ use rustix::net::{
 
 use crate::{listeners::Sight, raw, sctp};
 
-/// What a first datagram begins with; behind it is its port as a word, by which it is known.
+/// What a first datagram begins with, and the data of a request for an echo; behind it is a word by which it is known: the datagram's port, the
+/// request's identifier.
 pub(crate) const GREETING: &[u8] = b"first";
 /// `ENOBUFS`.
 const NO_ROOM: i32 = 105;
@@ -77,8 +78,13 @@ pub(crate) fn send_from(port: u16, protocol: Protocol, to: SocketAddr, how: Data
 
 /// Asks for an echo from the calling thread's namespace, and waits so long for it.
 pub(crate) fn ping(to: IpAddr, patience: Duration) -> Outcome {
+    ping_as(next_port(), to, patience)
+}
+
+/// The same with a number of [`next_port`] as the identifier.
+pub(crate) fn ping_as(number: u16, to: IpAddr, patience: Duration) -> Outcome {
     let start = Instant::now();
-    match echo(to, start + patience) {
+    match echo(number, to, start + patience) {
         Ok(()) => Outcome::Answered,
         Err(error) => match error.kind() {
             ErrorKind::ConnectionRefused => Outcome::Refused(start.elapsed()),
@@ -89,7 +95,7 @@ pub(crate) fn ping(to: IpAddr, patience: Duration) -> Outcome {
 }
 
 /// ICMP (RFC 792) and ICMPv6 (RFC 4443), of which the kernel makes the check sum itself.
-fn echo(to: IpAddr, deadline: Instant) -> io::Result<()> {
+fn echo(number: u16, to: IpAddr, deadline: Instant) -> io::Result<()> {
     const ICMP: RawProtocol = RawProtocol::new(1).expect("not zero");
     const ICMPV6: RawProtocol = RawProtocol::new(58).expect("not zero");
     let (protocol, request, reply) = match to {
@@ -98,10 +104,13 @@ fn echo(to: IpAddr, deadline: Instant) -> io::Result<()> {
     };
     let socket = raw::socket(to, protocol)?;
     socket.connect((to, 0))?;
-    let identifier = next_port().to_be_bytes();
-    let mut packet = [request, 0, 0, 0, identifier[0], identifier[1], 0, 1];
+    let identifier = number.to_be_bytes();
+    let header = [request, 0, 0, 0, identifier[0], identifier[1], 0, 1];
+    let mut packet = [&header[..], GREETING, &u32::from(number).to_be_bytes()].concat();
     let sum = |packet: &[u8]| {
-        let words = packet.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum::<u32>();
+        // The last byte may be half a word.
+        let low = |word: &[u8]| word.get(1).copied().map_or(0, u32::from);
+        let words = packet.chunks(2).map(|word| u32::from(word[0]) << 8 | low(word)).sum::<u32>();
         !u16::try_from(words % 0xffff).expect("below 2^16")
     };
     let sum = sum(&packet).to_be_bytes();

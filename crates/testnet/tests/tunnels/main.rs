@@ -1,7 +1,9 @@
 //! Every way between nodes carries TCP, UDP, ICMP and fragments between pods: what the planner plans is done to two nodes in
-//! namespaces, here, and in the virtual machine where this kernel lacks what is needed. A packet passes the devices that a trace names.
+//! namespaces, here, and in the virtual machine where this kernel lacks what is needed. A packet passes the devices that a trace names, also by
+//! a Service, and to neighbours on a bridge.
 #![allow(clippy::unwrap_used)]
 
+mod bridged;
 mod lab;
 mod namespace;
 mod probes;
@@ -162,10 +164,8 @@ fn with_alloc_somebody_else_carries_the_packets() {
 
 #[test]
 fn ipip_and_wireguard_work_in_the_virtual_machine() {
-    vm::run_tests(
-        "machine_",
-        &["ipip", "wireguard", "tun", "veth", "vxlan", "sch_ingress", "cls_bpf", "nf_conntrack_netlink"],
-    );
+    let modules = ["ipip", "wireguard", "tun", "veth", "vxlan", "sch_ingress", "cls_bpf", "nf_conntrack_netlink"];
+    vm::run_tests("machine_", &[&modules[..], &vm::NF_TABLES].concat());
 }
 
 #[test]

@@ -14,8 +14,8 @@ use podnet_client::{
     watch::{Interest, PodInterest, Update, watch},
 };
 use podnet_dns::{
-    Config,
-    chain::ApiAccess,
+    Config, Server,
+    chain::{ApiAccess, PodLabels},
     metrics::{ApiRequest, Metrics},
     zone::Cluster,
 };
@@ -39,6 +39,8 @@ pub(super) struct Watches {
     /// What is imported, where some zone shows it.
     imports: Option<Imports>,
     with_pods: bool,
+    /// The labels that were kept of all pods of which they told.
+    pod_labels: PodLabels,
     with_slices: bool,
     synced: bool,
     /// The namespaces were listed, or cannot be: then those with Services in them are known.
@@ -74,6 +76,7 @@ pub(super) async fn watches(
         updates: watch(client, interest),
         namespaces: namespaces.default_backoff().boxed(),
         with_pods,
+        pod_labels: config.pod_labels(),
         with_slices,
         synced: false,
         namespaces_listed: false,
@@ -88,15 +91,7 @@ pub(super) async fn next(watches: Option<&mut Watches>, shared: &Shared, cluster
     let server = shared.server();
     tokio::select! {
         update = watches.updates.recv() => match update {
-            Some(Update::Change(change)) => {
-                if cluster.apply(&change) && server.synced() {
-                    programmed(&change, cluster, server.metrics());
-                }
-            }
-            Some(Update::Synced) => {
-                cluster.listed();
-                watches.synced = true;
-            }
+            Some(update) => watches.update(&update, &server, cluster),
             None => std::future::pending().await,
         },
         event = watches.namespaces.next() => match event {
@@ -123,6 +118,7 @@ impl Watches {
     /// Whether they tell all that a Corefile needs.
     pub(super) fn suffice(&self, config: &Config) -> bool {
         (self.with_pods || !config.verifies_pods())
+            && self.pod_labels.suffice(&config.pod_labels())
             && (self.with_slices || !shows_endpoints(config))
             && (self.imports.is_some() || !config.imports())
             && api(config).is_ok_and(|api| api == self.api)
@@ -162,9 +158,44 @@ impl Watches {
         }
     }
 
+    /// The labels of pods that are kept of what they tell.
+    pub(super) fn pod_labels(&self) -> PodLabels {
+        self.pod_labels.clone()
+    }
+
+    /// Takes in Services, endpoints and pods until all that there are were listed. What else they tell waits.
+    pub(super) async fn list(&mut self, shared: &Shared, cluster: &mut Cluster) {
+        while !self.synced {
+            match self.updates.recv().await {
+                Some(update) => self.update(&update, &shared.server(), cluster),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// From here on the cluster keeps the labels of pods that a Corefile asks for, which these watches tell or told.
+    pub(super) fn keep_pod_labels(&mut self, config: &Config, cluster: &mut Cluster) {
+        self.pod_labels = config.pod_labels();
+        cluster.keep_pod_labels(self.pod_labels.clone());
+    }
+
     /// Whether nothing is left that would be known in a moment, whatever cannot be had.
     pub(super) fn is_settled(&self) -> bool {
         self.imports.as_ref().is_none_or(Imports::is_settled)
+    }
+
+    fn update(&mut self, update: &Update, server: &Server, cluster: &mut Cluster) {
+        match update {
+            Update::Change(change) => {
+                if cluster.apply(change) && server.synced() {
+                    programmed(change, cluster, server.metrics());
+                }
+            }
+            Update::Synced => {
+                cluster.listed();
+                self.synced = true;
+            }
+        }
     }
 
     fn imported(&mut self, heard: Heard, cluster: &mut Cluster) {
@@ -215,6 +246,17 @@ fn programmed(change: &Change, cluster: &Cluster, metrics: &Metrics) {
     metrics.api.programmed(Timestamp::now().duration_since(triggered).try_into().unwrap_or_default());
 }
 
+/// The labels of pods that are among these or those.
+pub(super) fn together(these: PodLabels, those: PodLabels) -> PodLabels {
+    match (these, those) {
+        (PodLabels::These(mut keys), PodLabels::These(more)) => {
+            keys.extend(more);
+            PodLabels::These(keys)
+        }
+        _ => PodLabels::All,
+    }
+}
+
 /// Whether some zone shows endpoints, or Services by their endpoints: where none does (`noendpoints`), nobody has to be allowed to
 /// watch them.
 fn shows_endpoints(config: &Config) -> bool {
@@ -245,4 +287,20 @@ fn listener(metrics: &Arc<Metrics>) -> Listener {
     Arc::new(move |&Asked { host, method, code, held, took }| {
         metrics.api.asked(&ApiRequest { host, method, code, held, took });
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn these(keys: &[&str]) -> PodLabels {
+        PodLabels::These(keys.iter().map(|key| (*key).to_owned()).collect())
+    }
+
+    #[test]
+    fn labels_are_kept_for_the_corefile_before_and_for_the_next_one() {
+        assert_eq!(together(these(&["a", "b"]), these(&["b", "c"])), these(&["a", "b", "c"]));
+        assert_eq!(together(PodLabels::All, these(&["a"])), PodLabels::All);
+        assert_eq!(together(these(&["a"]), PodLabels::All), PodLabels::All);
+    }
 }

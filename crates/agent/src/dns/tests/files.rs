@@ -41,6 +41,22 @@ async fn without_reload_a_changed_corefile_is_not_taken_over_whatever_plugins_lo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_has_the_corefile_and_all_files_read_again_without_reload() {
+    let (directory, port) = (Directory::new("files-asked"), free_port().await);
+    let process = started(&directory, port, "").await;
+    directory.write("b", "192.0.2.2 b.test\n");
+    directory.write("Corefile", &corefile(&directory, port, "", &"192.0.2.2"));
+    process.reload.notify_one();
+    dig_until(port, "c.test A +short", "192.0.2.2\n").await;
+    assert_eq!(dig(port, "b.test A +short").await, "192.0.2.2\n");
+    // The Corefile is the same: the file that is never looked at is read all the same.
+    directory.write("b", "192.0.2.3 b.test\n");
+    process.reload.notify_one();
+    dig_until(port, "b.test A +short", "192.0.2.3\n").await;
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_corefile_has_all_files_read_again() {
     let (directory, port) = (Directory::new("files-all"), free_port().await);
     let reload = "reload 10h";

@@ -345,6 +345,35 @@ async fn a_zone_file_is_signed_served_and_signed_again_when_it_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_a_reload_has_a_signed_zone_file_that_is_gone_made_again() {
+    let directory = Directory::new("signed-asked");
+    let port = free_port().await;
+    key(&directory);
+    let (home, file) = (directory.0.display(), directory.write("db", &zone(1, "192.0.2.2")));
+    // Nobody looks whether the signed file is there: by itself it would be made again within the hour.
+    let corefile = directory.write(
+        "Corefile",
+        &format!(
+            "example:{port} {{\n sign {} {{\n  key directory {home}\n  directory {home}/out\n }}\n file \
+             {home}/out/db.example.signed {{\n  reload 0\n }}\n}}\n",
+            file.display()
+        ),
+    );
+    let process = Process::start(&corefile, None);
+    dig_until(port, "www.example A +short", "192.0.2.2\n").await;
+    let signed = directory.0.join("out/db.example.signed");
+    std::fs::remove_file(&signed).unwrap();
+    process.reload.notify_one();
+    let start = Instant::now();
+    while !signed.exists() {
+        assert!(start.elapsed() < DEADLINE, "it is not there again");
+        assert_eq!(dig(port, "www.example A +short").await, "192.0.2.2\n");
+    }
+    dig_until(port, "www.example A +dnssec", "RRSIG").await;
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_zone_that_knot_signs_proves_is_known_when_knot_is_gone() {
     let directory = Directory::new("proofs");
     let (ours, knot) = (free_port().await, free_port().await);

@@ -36,10 +36,9 @@ impl Played {
         for (service, addrs) in services {
             put("Service", json!({"metadata": meta(service), "spec": spec}));
             for addr in addrs.split(' ') {
-                let name = format!("{service}-{}", addr.replace('.', "-"));
-                put("Pod", json!({"metadata": meta(&name), "status": {"phase": "Running", "podIPs": [{"ip": addr}]}}));
-                let mut labelled = meta(&name);
+                let mut labelled = meta(&format!("{service}-{}", addr.replace('.', "-")));
                 labelled["labels"] = json!({"kubernetes.io/service-name": service});
+                put("Pod", json!({"metadata": labelled, "status": {"phase": "Running", "podIPs": [{"ip": addr}]}}));
                 let endpoints = json!([{"addresses": [addr], "conditions": {"ready": true}}]);
                 put(
                     "EndpointSlice",
@@ -96,6 +95,19 @@ async fn in_force(port: u16, version: u32) {
     dig_until(port, "version.example.com A +short", &format!("10.0.1.{version}\n")).await;
 }
 
+/// Asks until the answer has something in it, and then is the wanted one.
+async fn dig_first(port: u16, arguments: &str, mark: &str, wanted: &str) {
+    let start = Instant::now();
+    loop {
+        let answer = dig(port, arguments).await;
+        if answer.contains(mark) {
+            assert_eq!(answer, wanted);
+            return;
+        }
+        assert!(start.elapsed() < DEADLINE, "{arguments}: wanted {wanted:?}, got {answer}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_deleted_while_watches_were_replaced_goes_and_what_stayed_is_answered_all_the_time() {
     let directory = Directory::new("replaced");
@@ -138,6 +150,38 @@ async fn what_was_deleted_while_watches_were_replaced_goes_and_what_stayed_is_an
     assert!(dig(port, "10-244-1-5.web.pod.cluster.local A").await.contains("NXDOMAIN"));
     ended.store(true, Ordering::SeqCst);
     assert!(always.await.unwrap() > 0);
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_corefile_that_begins_to_ask_for_labels_of_pods_is_in_force_when_they_are_listed_anew() {
+    let directory = Directory::new("labels");
+    // Its pod is who asks here.
+    let played = Played::new(&[("own", "127.0.0.1")]);
+    let api = played.start().await;
+    let port = free_port().await;
+    let process = Process::start(&directory.write("Corefile", &text(port, 0, api, "pods verified")), None);
+    dig_until(port, "127-0-0-1.web.pod.cluster.local A +short", "127.0.0.1\n").await;
+    let asks = " reload 10h\n metadata\n template IN TXT label.test {\n  \
+                answer \"{{ .Name }} 0 IN TXT of-{{ .Meta \\\"kubernetes/client-label/kubernetes.io/service-name\\\" }}\"\n }\n";
+    let next = text(port, 1, api, "pods verified").replacen(" reload 10h\n", asks, 1);
+    played.opens(false);
+    directory.write("Corefile", &next.replacen("startup_timeout 10ms", "startup_timeout 30s", 1));
+    let start = Instant::now();
+    while played.open.receiver_count() == 0 {
+        assert!(start.elapsed() < DEADLINE, "nobody asks for lists");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The one before answers meanwhile.
+    in_force(port, 0).await;
+    assert!(!dig(port, "label.test TXT +short").await.contains("of-"));
+    played.opens(true);
+    dig_first(port, "label.test TXT +short", "of-", "\"of-own\"\n").await;
+    // Not for ever: it is in force without those that it asks for besides.
+    played.opens(false);
+    let more = next.replacen("kubernetes.io/service-name", "none", 1).replacen(" of-", " now-", 1);
+    directory.write("Corefile", &more);
+    dig_until(port, "label.test TXT +short", "\"now-\"\n").await;
     process.stop().await;
 }
 

@@ -12,12 +12,13 @@ use podnet_planner::{
     overlay::Overlay,
     repair::{Damage, Object},
 };
+use tracing::info;
 
 use super::MendError;
 use crate::{
     network::rules::TABLES,
     repair::{
-        Repair, Suspicion,
+        Passages, Repair, Suspicion,
         settings::{self, Device},
     },
 };
@@ -74,6 +75,11 @@ impl Repair {
         since: Instant,
         mended: &mut Vec<Damage>,
     ) -> Result<(), MendError> {
+        match self.passages {
+            Passages::Kept => {}
+            Passages::Unwanted => return self.clear_passages(datapath),
+            Passages::Gone => return Ok(()),
+        }
         let mut all: BTreeSet<Passing> = overlay.pod_ranges().map(Passing::Range).collect();
         for family in Family::ALL {
             // Where a program serves Services, what comes from outside is forwarded to it with the Service's address.
@@ -102,6 +108,28 @@ impl Repair {
                 Err(error) if error.is_missing() => {}
                 Err(error) => return Err(error.into()),
             }
+        }
+        Ok(())
+    }
+
+    /// Takes away what an agent before this one left in other people's chains; once there is nothing more, these are not looked at again.
+    fn clear_passages(&mut self, datapath: &mut KernelDatapath) -> Result<(), MendError> {
+        let mut is_done = true;
+        for chain in datapath.nft_socket().forward_chains(&TABLES)? {
+            if chain.lets_pass(&[]) {
+                continue;
+            }
+            match datapath.nft_socket().let_pass(&chain, &[]) {
+                Ok(()) => info!(%chain, "took away what let pods' packets pass: --iptables-forward-rules is false"),
+                // Changed meanwhile, or gone.
+                Err(error) if error.is_missing() => is_done = false,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if is_done {
+            self.passages = Passages::Gone;
+        } else {
+            self.suspect_passage();
         }
         Ok(())
     }

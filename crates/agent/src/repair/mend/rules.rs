@@ -64,10 +64,11 @@ impl Repair {
         mended: &mut Vec<Damage>,
     ) -> Result<(), MendError> {
         let mut missing = None;
-        for family in Family::ALL {
-            let there = datapath.nft_socket().tables(family)?;
-            let needed = TABLES.into_iter().filter(|table| rules.is_needed(family, table));
-            missing = missing.or({ needed }.find(|table| !there.iter().any(|there| there == table)));
+        for (family, table) in Family::ALL.into_iter().flat_map(|family| TABLES.map(|table| (family, table))) {
+            let is_needed = missing.is_none() && rules.is_needed(family, table);
+            if is_needed && !datapath.nft_socket().has_table(family, table)? {
+                missing = Some(table);
+            }
         }
         let what = if missing.is_none() { "was changed" } else { "was deleted" };
         let damage = Damage::new(Object::Table(missing.unwrap_or(TABLES[0]).into()), what);

@@ -1,6 +1,9 @@
 //! What is told of what several agents told.
 
-use podnet_flow::{Cause, Reporter, Verdict};
+use std::slice;
+
+use podnet_flow::{Cause, Reporter, Verdict, record::Asked};
+use podnet_model::ServiceKey;
 use serde_json::json;
 
 use super::*;
@@ -165,6 +168,11 @@ fn what_a_node_sees_of_a_pod_behind_another_node_is_told_once_with_the_pod() {
         merge.whole(held, None)
     };
     let [behind, own] = [of_node(2, 4000), of_node(3, 4001)];
+    // The destination's node may ask for a while who began it.
+    let mut following = merge(&["node1", "node2"], true);
+    assert_eq!(following.hold(&of_pod()), ASKED);
+    following.hear(Heard::Item(behind.clone()), Timestamp::UNIX_EPOCH);
+    assert_eq!(following.hold(&of_pod()), SOON);
     for items in [[behind.clone(), own.clone(), of_pod()], [of_pod(), own.clone(), behind.clone()]] {
         let found = told(&items);
         assert_eq!(found.len(), 2, "{found:?}");
@@ -179,6 +187,57 @@ fn what_a_node_sees_of_a_pod_behind_another_node_is_told_once_with_the_pod() {
     }
     // Nobody else tells it.
     assert_eq!(told(std::slice::from_ref(&behind)), [behind]);
+}
+
+/// A pod of node1 asked a port of node3, which led to a pod of node2.
+#[test]
+fn what_was_asked_by_a_third_nodes_port_is_told_once_also_where_only_one_of_both_nodes_tells_it() {
+    let asked = |id: u8, reporter: &str| {
+        let Item::Flow(mut record) = flow(id, 1, "end", reporter, "pod-service") else { panic!("no flow") };
+        let told = Arc::make_mut(&mut record);
+        let service = Asked { service: ServiceKey::new("a", "s"), ip: "172.16.0.3".parse().unwrap(), port: 30080 };
+        if reporter == "source" {
+            (told.destination.ip, told.destination.port, told.destination.pod) = (service.ip, service.port, None);
+            told.destination.node = Some("node3".into());
+        } else {
+            told.node = "node2".into();
+        }
+        told.service = Some(service);
+        Item::Flow(record)
+    };
+    let [source, destination] = [asked(1, "source"), asked(2, "destination")];
+    let new = || merge(&["node1", "node2", "node3"], true);
+    let hear = |merge: &mut Merge, item: &Item| merge.hear(Heard::Item(item.clone()), Timestamp::UNIX_EPOCH);
+    let whole = |items: &[&Item]| {
+        let (mut merge, mut held) = (new(), Held::default());
+        items.iter().for_each(|item| held.add(hear(&mut merge, item), Timestamp::UNIX_EPOCH));
+        merge.whole(held, None)
+    };
+    for items in [[&source, &destination], [&destination, &source]] {
+        let told = whole(&items);
+        let [Item::Flow(record)] = &told[..] else { panic!("{told:?}") };
+        let counts = record.destination_counts.as_ref().unwrap();
+        assert_eq!((record.reporter, counts.node.as_str()), (Reporter::Both, "node2"));
+        assert!(record.is_pod_to_pod() && record.service.is_some(), "{record:?}");
+    }
+    // What is asked for only one of them may tell, or to whom that asks.
+    assert_eq!(whole(&[&source]), slice::from_ref(&source));
+    assert_eq!(whole(&[&destination]), slice::from_ref(&destination));
+    let Item::Flow(mut nameless) = destination.clone() else { panic!("no flow") };
+    Arc::make_mut(&mut nameless).source.pod = None;
+    assert_eq!(whole(&[&Item::Flow(nameless.clone())]), [Item::Flow(nameless)]);
+    // Who follows is told what was heard in time, and then nothing more of the flow.
+    let mut following = new();
+    assert_eq!(following.hold(&source), ASKED);
+    assert!(hear(&mut following, &destination).is_some());
+    assert_eq!([&source, &destination].map(|item| following.hold(item)), [SOON, HOLD]);
+    assert_eq!(following.told(vec![destination.clone()]), slice::from_ref(&destination));
+    assert!(hear(&mut following, &source).is_none());
+    let mut following = new();
+    assert!(hear(&mut following, &source).is_some());
+    assert_eq!(following.told(vec![source.clone()]), [source]);
+    assert!(hear(&mut following, &destination).is_some());
+    assert!(following.told(vec![destination]).is_empty());
 }
 
 #[test]

@@ -26,7 +26,7 @@ use podnet_planner::{
     trace::{Hop, Kind, Planned},
 };
 
-use super::is_ruled;
+use super::{Findings, is_ruled};
 
 /// Why nothing of Services is compared.
 pub(super) const CONFIGURED_ALONE: &str = "rules of Services, as its agent has a kube-proxy configuration of its own";
@@ -81,17 +81,6 @@ pub(super) fn compare(told: &Told, planned: &Planned, proxy: &ProxyConfig, asked
         }
     }
     findings
-}
-
-/// In words.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Findings {
-    /// What is wrong.
-    pub(super) found: Vec<String>,
-    /// What is served all the same, in another way than is planned, or may be.
-    pub(super) detours: Vec<String>,
-    /// What is not known.
-    pub(super) left_out: Vec<String>,
 }
 
 impl Findings {

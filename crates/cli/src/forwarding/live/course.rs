@@ -1,6 +1,9 @@
 //! What was seen of a probe, beside the hops that it was to pass.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    cmp::Reverse,
+    net::{IpAddr, SocketAddr},
+};
 
 use podnet_flow::probe::{Found, Kind, Point, Sent, Sighting, Tunnel};
 use podnet_model::NodeName;
@@ -90,21 +93,26 @@ impl Course {
     }
 }
 
-/// Finds the way that fits best with what was seen: where the probe went to its destination, and of such the one with the most hops that it
-/// passed.
+/// Whether a probe went to a way's destination, how many hops it passed, and how many it did not that it was to pass before.
+type Fit = (bool, usize, Reverse<usize>);
+
+/// Finds the way that fits best with what was seen: where the probe went to its destination, of such the one with the most hops that it
+/// passed, and of these the one with the fewest that it was to pass before and did not.
 pub(super) fn course(ways: &[Way], sent: &Sent, seen: &[Seen]) -> Course {
-    let mut best: Option<(bool, usize, Course)> = None;
+    let mut best: Option<(Fit, Course)> = None;
     for (number, way) in ways.iter().enumerate() {
         let hops: Vec<Watched> = way.spots.iter().map(|spot| at(spot.as_ref(), sent, seen)).collect();
         let to = SocketAddr::new(way.destination.addr, way.destination.port);
         let reaches = |hop: &Watched| matches!(hop, Watched::Passed(passing) if passing.destination == to);
         let count = hops.iter().filter(|hop| matches!(hop, Watched::Passed(_))).count();
         let is_it = hops.iter().any(reaches);
-        if best.as_ref().is_none_or(|(was_it, most, _)| (is_it, count) > (*was_it, *most)) {
-            best = Some((is_it, count, Course { way: number, hops, answer: None }));
+        let course = Course { way: number, hops, answer: None };
+        let fits = (is_it, count, Reverse(course.passed_by().count()));
+        if best.as_ref().is_none_or(|(most, _)| fits > *most) {
+            best = Some((fits, course));
         }
     }
-    let mut course = best.map_or(Course { way: 0, hops: Vec::new(), answer: None }, |(.., course)| course);
+    let mut course = best.map_or(Course { way: 0, hops: Vec::new(), answer: None }, |(_, course)| course);
     let start = ways.get(course.way).and_then(|way| way.spots.iter().flatten().next());
     course.answer = answer(start, sent, seen);
     course
@@ -128,13 +136,35 @@ fn is_at(one: &Seen, spot: &Spot) -> bool {
 fn answer(start: Option<&Spot>, sent: &Sent, seen: &[Seen]) -> Option<Answer> {
     let answers = || seen.iter().filter(|one| one.sighting.found.kind != Kind::Probe);
     let first = answers().min_by_key(|one| one.sighting.at)?;
-    let came = |one: &&Seen| {
-        start.is_some_and(|start| is_at(one, start) && (one.sighting.outbound != start.outbound || is_loopback(one)))
-    };
+    let is_home =
+        |one: &Seen, start: &Spot| is_back(one, start) || leaves(one, start, sent) || is_at_home(one, start, sent);
+    let came = |one: &&Seen| start.is_some_and(|start| is_home(one, start));
     let back = answers().filter(came).map(|one| one.sighting.at).min();
     let Found { kind, source, .. } = first.sighting.found;
     let place = (first.node.clone(), first.device.clone());
     Some(Answer { kind, by: source.ip(), first: place, back: back.map(|at| since(sent, at)) })
+}
+
+/// It came back to where the probe was sent or came in.
+fn is_back(one: &Seen, start: &Spot) -> bool {
+    is_at(one, start) && (one.sighting.outbound != start.outbound || is_loopback(one))
+}
+
+/// What came from outside may be answered past the node that it came in by: its way by plan is through a tunnel to the pod's node, which itself has
+/// a way to whoever sent it.
+fn leaves(one: &Seen, start: &Spot, sent: &Sent) -> bool {
+    let is_from_outside = start.point == Point::Underlay && !start.outbound;
+    let Found { destination, within, .. } = one.sighting.found;
+    let is_out = one.point == Point::Underlay && one.sighting.outbound && within.is_none();
+    is_from_outside && is_out && destination.ip() == sent.source.ip()
+}
+
+/// What a node sent into a tunnel may be answered without one: its own address is no pod's.
+fn is_at_home(one: &Seen, start: &Spot, sent: &Sent) -> bool {
+    let is_from_node = start.outbound && matches!(start.point, Point::Device(_));
+    let Found { destination, within, .. } = one.sighting.found;
+    let is_in = one.node == start.node && one.point == Point::Underlay && !one.sighting.outbound && within.is_none();
+    is_from_node && is_in && destination.ip() == sent.source.ip()
 }
 
 /// There all comes in, and nothing is seen as it leaves.

@@ -54,13 +54,19 @@ fn of(cluster: &Cluster, hop: &Hop) -> Option<Spot> {
 }
 
 fn of_node(cluster: &Cluster, node: &NodeName, hop: &Hop) -> Option<Point> {
-    // The link of a pod, whose device only its agent knows for certain, behind a bridge or not.
-    if let Some(pod) = hop.object.as_ref().filter(|object| object.kind == "pod") {
+    let planned = cluster.planned(node);
+    let is_bridge = |device| {
+        let mut links = planned.into_iter().flat_map(|planned| planned.facts.links.values());
+        links.any(|link| link.bridge.as_ref() == Some(device))
+    };
+    // The link of a pod, whose device only its agent knows for certain.
+    let of_pod = hop.object.as_ref().filter(|object| object.kind == "pod");
+    if let Some(pod) = of_pod.filter(|_| !hop.device.as_ref().is_some_and(is_bridge)) {
         let key = PodKey::new(pod.namespace.as_deref()?, &pod.name);
         return Some(Point::Outside(captured(cluster, &key)?));
     }
     let device = hop.device.as_ref()?;
-    let is_underlay = cluster.planned(node).is_some_and(|planned| planned.facts.device == *device);
+    let is_underlay = planned.is_some_and(|planned| planned.facts.device == *device);
     Some(if is_underlay { Point::Underlay } else { Point::Device(device.as_str().to_owned()) })
 }
 
@@ -77,7 +83,7 @@ mod tests {
     use podnet_planner::{
         ruleset::BackendAddress,
         step::{FdbEntry, Peer},
-        trace::{End, Facts, Object, Verdict},
+        trace::{End, Facts, Link, Object, Verdict},
     };
 
     use super::*;
@@ -158,6 +164,18 @@ mod tests {
             let behind = (!is_over).then_some((Point::Underlay, true));
             assert_eq!(spots_in(&cluster, hops), [Some((Point::Underlay, false)), None, behind]);
         }
+    }
+
+    #[test]
+    fn a_bridge_is_watched_itself_and_not_the_port_behind_it() {
+        let node1 =
+            Change::Node("node1".into(), Some(Node::new("node1".into(), NodeAddr("192.0.2.1".parse().unwrap()))));
+        let mut facts = Facts::new("ens3".into(), 1500, Mode::Nftables);
+        let port = Link { bridge: Some("cni0".into()), ..Link::routed("pn0".into()) };
+        facts.links.insert("10.0.0.9".parse().unwrap(), port);
+        let cluster = Cluster::new(vec![node1], [("node1".into(), facts)].into());
+        let to_pod = node(Kind::Routed, Some("cni0")).of(Object::namespaced("pod", "shop", "web"));
+        assert_eq!(spots_in(&cluster, vec![to_pod]), [Some((device("cni0"), true))]);
     }
 
     #[test]

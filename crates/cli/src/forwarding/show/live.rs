@@ -1,10 +1,9 @@
 //! What became of a probe, beside the hops of its way.
 
-use std::fmt::Write;
+use std::{fmt::Write, net::SocketAddr};
 
-use podnet_flow::probe::Kind;
-use podnet_model::Protocol;
-use podnet_planner::trace::{Path, Trace};
+use podnet_flow::probe::{Kind, ProbeProtocol};
+use podnet_planner::trace::{Path, Place, Trace};
 use serde_json::{Value, json};
 
 use super::{percent, write_hop};
@@ -27,7 +26,8 @@ pub(super) fn write(text: &mut String, trace: &Trace, live: &Live, compared: Opt
     let _ = writeln!(text, "⇒ {}: {}", path.end.verdict.name(), path.end.why);
     let _ = writeln!(text, "probe: {}", outcome(path, live));
     if let Some(answer) = &live.course.answer {
-        let _ = writeln!(text, "answer: {}", told(live.protocol, answer));
+        let is_outside = path.hops.first().is_some_and(|hop| hop.place == Place::Underlay);
+        let _ = writeln!(text, "answer: {}", told(live.protocol, answer, is_outside));
     }
     for number in live.course.passed_by() {
         let _ = writeln!(text, "it was not seen at hop {}, and came all the same by another way", number + 1);
@@ -54,7 +54,12 @@ pub(super) fn column(watched: Option<&Watched>) -> String {
 pub(super) fn addresses(watched: Option<&Watched>) -> Option<String> {
     let Some(Watched::Passed(Passing { source, destination, within, .. })) = watched else { return None };
     let within = within.map_or_else(String::new, |within| format!(" in {}", within.name()));
-    Some(format!("seen {source} → {destination}{within}"))
+    Some(format!("seen {} → {}{within}", at(*source), at(*destination)))
+}
+
+/// Without its port where it has none.
+fn at(addr: SocketAddr) -> String {
+    if addr.port() == 0 { addr.ip().to_string() } else { addr.to_string() }
 }
 
 fn micros(nanoseconds: i64) -> String {
@@ -62,25 +67,29 @@ fn micros(nanoseconds: i64) -> String {
 }
 
 fn outcome(path: &Path, live: &Live) -> String {
-    let from = live.sent.source;
+    let from = at(live.sent.source);
     match live.died(&path.hops) {
         Some(died) => format!("sent from {from}; it died: {died}"),
         None => format!("sent from {from}; it was seen to the last hop at a device"),
     }
 }
 
-fn told(protocol: Protocol, answer: &Answer) -> String {
+fn told(protocol: ProbeProtocol, answer: &Answer, is_outside: bool) -> String {
     let what = match (answer.kind, protocol) {
-        (Kind::Accepted, Protocol::Sctp) => "accepted (INIT ACK)",
+        (Kind::Accepted, ProbeProtocol::Icmp) => "echoed",
+        (Kind::Accepted, ProbeProtocol::Sctp) => "accepted (INIT ACK)",
         (Kind::Accepted, _) => "accepted (SYN and ACK)",
-        (Kind::Refused, Protocol::Sctp) => "refused (ABORT)",
+        (Kind::Refused, ProbeProtocol::Sctp) => "refused (ABORT)",
         (Kind::Refused, _) => "refused (RST)",
         (Kind::Error | Kind::Probe, _) => "refused (an error of ICMP)",
     };
     let (node, device) = &answer.first;
-    let back = match answer.back {
-        Some(back) => format!("back after {}", micros(back)),
-        None => "it did not come back".to_owned(),
+    // Outside nobody watches: it is seen until it leaves.
+    let back = match (answer.back, is_outside) {
+        (Some(back), false) => format!("back after {}", micros(back)),
+        (Some(back), true) => format!("out of the cluster after {}", micros(back)),
+        (None, false) => "it did not come back".to_owned(),
+        (None, true) => "it did not leave the cluster".to_owned(),
     };
     format!("{what} by {}, first seen at {device} on node {node}; {back}", answer.by)
 }
@@ -92,7 +101,7 @@ pub(super) fn json(trace: &Trace, live: &Live) -> Value {
     json!({
         "path": live.course.way,
         "sentAt": live.sent.at,
-        "source": live.sent.source.to_string(),
+        "source": at(live.sent.source),
         "arrived": died.is_none() && path.is_some_and(|path| path.end.verdict.is_well()),
         "diedAt": died.map(|(lost, _)| lost),
         "lastSeenAt": died.and_then(|(_, last)| last),
@@ -117,9 +126,40 @@ fn hop(watched: &Watched) -> Value {
             "seen": true,
             "device": passing.device,
             "afterNanoseconds": passing.after,
-            "source": passing.source.to_string(),
-            "destination": passing.destination.to_string(),
+            "source": at(passing.source),
+            "destination": at(passing.destination),
             "within": passing.within.map(podnet_flow::probe::Tunnel::name),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of an answer that somebody gave, and that came back or not.
+    fn said(kind: Kind, protocol: ProbeProtocol, is_outside: bool, back: Option<i64>) -> String {
+        let by = [10, 1, 2, 5].into();
+        told(protocol, &Answer { kind, by, first: ("node2".into(), "pn1".to_owned()), back }, is_outside)
+    }
+
+    #[test]
+    fn an_answer_is_named_by_what_it_is_and_how_far_it_came() {
+        let first = "by 10.1.2.5, first seen at pn1 on node node2";
+        let (tcp, icmp) = (ProbeProtocol::Tcp, ProbeProtocol::Icmp);
+        for (told, what, end) in [
+            (said(Kind::Accepted, icmp, false, Some(1500)), "echoed", "back after 1.5 µs"),
+            (said(Kind::Accepted, icmp, false, None), "echoed", "it did not come back"),
+            (said(Kind::Refused, tcp, true, Some(1500)), "refused (RST)", "out of the cluster after 1.5 µs"),
+            (said(Kind::Accepted, tcp, true, None), "accepted (SYN and ACK)", "it did not leave the cluster"),
+        ] {
+            assert_eq!(told, format!("{what} {first}; {end}"));
+        }
+    }
+
+    #[test]
+    fn what_has_no_port_is_shown_without() {
+        let [echo, other] = ["[fd00::5]:0", "10.1.2.5:80"].map(|text| at(text.parse().unwrap()));
+        assert_eq!([echo, other], ["fd00::5", "10.1.2.5:80"]);
     }
 }

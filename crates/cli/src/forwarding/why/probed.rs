@@ -1,17 +1,18 @@
 //! A probe, which agents send and tell where it passes: in place of a connection that cannot be tried from here, to find out where one fails, and
 //! as large as the plan lets packets be.
 
-use podnet_flow::probe::Kind;
-use podnet_model::Protocol;
+mod answer;
+
 use podnet_planner::{
     ruleset::BackendAddress,
-    trace::{Path, Target, Trace, Verdict},
+    trace::{Source, Target, Trace, Verdict},
 };
 
+use self::answer::unanswered;
 use crate::{
     forwarding::{
         access::Access,
-        live::{self, Answer, Live},
+        live,
         operand::{self, Question, StandsIn},
         state::State,
     },
@@ -128,6 +129,11 @@ fn tried(
     if !stays_within(trace) {
         return Ok(None);
     }
+    if matches!(question.from, Source::World(..)) {
+        // This machine is not the one that is asked about.
+        let why = "a probe is sent by a pod or a node; podnet trace world TO --live sends one from this machine";
+        return Ok(Some(format!("no probe was sent: {why}")));
+    }
     let live = match live::follow(state, question, trace, access, size) {
         Ok(live) => live,
         Err(failure) => return Ok(Some(format!("no probe was sent: {}", failure.sentence()))),
@@ -150,53 +156,12 @@ fn to_one(state: &State, question: &mut Question) -> Result<Trace, Failure> {
     operand::follow(state, question)
 }
 
-/// What is wrong with the answer to a probe that arrived.
-fn unanswered(path: &Path, live: &Live) -> Option<Failure> {
-    let to = path.destination;
-    let Some(Answer { kind, by, first: (node, device), back }) = &live.course.answer else {
-        // A program need not answer a datagram, and least of all one that it does not understand.
-        if live.protocol == Protocol::Udp {
-            return None;
-        }
-        let remedy = "rules in its own network may drop it, or its program takes no more connections";
-        return Some(Failure::new(format!("a probe came to {to}, and nothing answered it")).remedy(remedy));
-    };
-    match kind {
-        Kind::Refused | Kind::Error if *by == to.addr => {
-            let remedy = "start the program, or ask for the port that it listens on; 127.0.0.1 alone does not count";
-            let what = format!("nothing at {} listens on port {}/{}", path.end.why, to.port, live.protocol);
-            Some(Failure::new(what).remedy(remedy))
-        }
-        Kind::Refused | Kind::Error => {
-            let remedy = "somebody else's rules may reject it: nft list ruleset, iptables-save on that node";
-            let what = format!("a probe to {to} is refused by {by}, first seen at {device} of node {node}");
-            Some(Failure::new(what).remedy(remedy))
-        }
-        Kind::Accepted | Kind::Probe if back.is_none() => {
-            let remedy = "podnet trace shows the way back from there; somebody else's rules may drop it";
-            let what =
-                format!("{to} answered a probe, first seen at {device} of node {node}, and that did not come back");
-            Some(Failure::new(what).remedy(remedy))
-        }
-        Kind::Accepted | Kind::Probe => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, SocketAddr};
-
-    use podnet_flow::probe::Sent;
-    use podnet_model::PodKey;
-    use podnet_planner::trace::{End, Source};
+    use podnet_model::{PodKey, Protocol};
 
     use super::*;
-    use crate::{
-        arguments::forwarding::ClusterOptions,
-        forwarding::{lab, live::Course},
-    };
-
-    const OWN: &str = "10.1.2.5";
+    use crate::{arguments::forwarding::ClusterOptions, forwarding::lab};
 
     /// A pod's, by TCP to port 80 of these.
     fn question(addrs: &[[u8; 4]]) -> Question {
@@ -287,55 +252,5 @@ mod tests {
         assert_eq!(full_size(&state, &trace), Some(8950));
         let words = too_large(8950, &Failure::new("the probe died")).sentence();
         assert_eq!(words, "packets of 8950 bytes do not come through, and small ones do: the probe died");
-    }
-
-    /// What is said of an answer of this kind, by somebody, that came back or not.
-    fn said(answer: Option<(Kind, &str, bool)>) -> Option<String> {
-        said_of(Protocol::Tcp, answer)
-    }
-
-    fn said_of(protocol: Protocol, answer: Option<(Kind, &str, bool)>) -> Option<String> {
-        let addr = |text: &str| text.parse::<IpAddr>().unwrap();
-        let answer = answer.map(|(kind, by, is_back)| Answer {
-            kind,
-            by: addr(by),
-            first: ("node2".into(), "pn1".to_owned()),
-            back: is_back.then_some(1000),
-        });
-        let live = Live {
-            protocol,
-            sent: Sent { at: 0, source: SocketAddr::new(addr("10.1.1.5"), 40_000) },
-            course: Course { way: 0, hops: Vec::new(), answer },
-            lost: Vec::new(),
-            clocks_differ: false,
-        };
-        let end = End { verdict: Verdict::Arrives, why: "pod default/web on node node2".to_owned() };
-        let destination = BackendAddress { addr: addr(OWN), port: 80 };
-        let path = Path { share: 1.0, hops: Vec::new(), end, destination, source: addr("10.1.1.5") };
-        unanswered(&path, &live).map(|failure| failure.sentence())
-    }
-
-    #[test]
-    fn what_is_wrong_with_an_answer_is_named_by_who_gave_it_and_how_far_it_came() {
-        assert_eq!(said(Some((Kind::Accepted, OWN, true))), None);
-        let nothing = "nothing at pod default/web on node node2 listens on port 80/TCP";
-        for (answer, expected) in [
-            (None, "a probe came to 10.1.2.5:80, and nothing answered it"),
-            (Some((Kind::Refused, OWN, true)), nothing),
-            (Some((Kind::Error, OWN, false)), nothing),
-            (
-                Some((Kind::Error, "192.0.2.12", true)),
-                "a probe to 10.1.2.5:80 is refused by 192.0.2.12, first seen at pn1 of node node2",
-            ),
-            (
-                Some((Kind::Accepted, OWN, false)),
-                "10.1.2.5:80 answered a probe, first seen at pn1 of node node2, and that did not come back",
-            ),
-        ] {
-            assert_eq!(said(answer).as_deref(), Some(expected));
-        }
-        assert_eq!(said_of(Protocol::Udp, None), None, "programs need not answer a datagram");
-        let refused = said_of(Protocol::Udp, Some((Kind::Error, OWN, true)));
-        assert_eq!(refused.as_deref(), Some("nothing at pod default/web on node node2 listens on port 80/UDP"));
     }
 }

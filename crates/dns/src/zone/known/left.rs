@@ -6,6 +6,7 @@ use podnet_model::{Change, PodKey, ServiceKey, SliceKey};
 use smallvec::SmallVec;
 
 use super::{Known, base};
+use crate::zone::packed::PackedLabels;
 
 /// What was known when watches were replaced, less what the new ones have named since. It is never more than what is known.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ impl Left {
             known.put_slice(key, None);
         }
         for key in &self.pods {
-            known.pods.put(key, SmallVec::new());
+            known.pods.put(key, SmallVec::new(), PackedLabels::default());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Whose a flow is where the answer comes late or not at all, and whom it is believed.
 
 use super::*;
+use crate::joint::others::{KNOWN, Standing};
 
 #[test]
 fn what_was_masqueraded_and_is_forgotten_by_then_is_waited_for() {
@@ -29,7 +30,9 @@ fn what_was_masqueraded_and_is_forgotten_by_then_is_waited_for() {
     let mut agents = two();
     agents[1].hears(vec![datagrams(Report::End)], 1000);
     ask(&mut agents, 1000);
-    agents[1].hears(Vec::new(), 16_000);
+    agents[1].hears(Vec::new(), 1100);
+    assert!(agents[1].told.is_empty());
+    agents[1].hears(Vec::new(), 16_100);
     assert_eq!((agents[1].told.len(), agents[1].counted.len()), (1, 1));
 }
 
@@ -76,4 +79,54 @@ fn another_nodes_agent_only_adds_what_it_counted_itself() {
     let (told, own) = (&source.told[0], sent(1, 40000, 0));
     assert_eq!((&told.destination, &told.service, told.class), (&own.destination, &own.service, own.class));
     assert_eq!(seen(&source.told), [(1, Report::End, Reporter::Both, Some(4))]);
+}
+
+/// Nobody said who began it, and now it waits for whose it is.
+fn begun_while_the_other_node_is_away() -> [Agent; 2] {
+    let mut agents = two();
+    agents[1].hears(vec![Record { report: Report::Start, ..front(2, 1) }], 1000);
+    agents[1].hears(Vec::new(), 4000);
+    assert!(agents[1].told.is_empty());
+    agents
+}
+
+#[test]
+fn what_ends_while_the_other_node_is_away_is_told_by_that_one_alone() {
+    let own = || Record { seen_as: Some(addr("172.16.0.1:4000")), ..sent(1, 40000, 0) };
+    for reports in [vec![Report::End], vec![Report::Update, Report::End]] {
+        let mut agents = begun_while_the_other_node_is_away();
+        let records = reports.into_iter().map(|report| Record { report, ..front(2, 1) });
+        agents[1].hears(records.collect(), 5000);
+        agents[1].hears(Vec::new(), 7000);
+        agents[0].hears(vec![own()], 7000);
+        for now in [7500, 7700] {
+            ask(&mut agents, now);
+            agents.iter_mut().for_each(|agent| agent.hears(Vec::new(), now + 100));
+        }
+        assert_eq!(seen(&agents[0].told), [(1, Report::End, Reporter::Both, Some(4))]);
+        assert!(agents[1].told.is_empty() && agents[1].counted.is_empty(), "{:?}", agents[1].told);
+    }
+    // What was told here by then is told here to its end.
+    let mut agents = begun_while_the_other_node_is_away();
+    agents[1].hears(vec![Record { report: Report::Update, ..front(2, 1) }], 5000);
+    agents[1].hears(Vec::new(), 7000);
+    agents[0].hears(vec![own()], 7000);
+    ask(&mut agents, 7500);
+    agents[1].hears(vec![front(2, 1)], 7600);
+    let reports = agents[1].told.iter().map(|record| record.report).collect::<Vec<_>>();
+    assert_eq!(reports, [Report::Start, Report::Update, Report::End]);
+    assert_eq!(agents[1].counted.len(), 3);
+}
+
+#[test]
+fn where_no_more_can_be_remembered_it_is_looked_once_a_minute_what_is_too_old() {
+    let mut others = Others::new("node2".into());
+    let id = |number: usize| FlowId(uuid::Uuid::from_u128(number as u128));
+    (0..KNOWN).for_each(|number| others.remember(id(number), Standing::Own, at(0)));
+    let is_remembered = |second: i64| {
+        others.remember(id(KNOWN), Standing::Own, at(second * 1000));
+        others.standing(&id(KNOWN)).is_some()
+    };
+    // All is too old from 7800 s on.
+    assert_eq!([7770, 7815, 7830].map(is_remembered), [false, false, true]);
 }

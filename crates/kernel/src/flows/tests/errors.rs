@@ -4,7 +4,10 @@ use std::process::Command;
 
 use podnet_flow::IcmpError;
 
-use super::{forms::say_options_first, *};
+use super::{
+    forms::{say_options_first, stay_on_this_processor},
+    *,
+};
 
 /// Where nobody listens.
 const CLOSED: u16 = 81;
@@ -144,6 +147,21 @@ fn what_is_too_large_for_a_link_is_noted_until_a_smaller_one_goes() {
         let after = sent(&flows, port).unwrap();
         assert_eq!((after.error, after.out.packets, after.into.packets), (None, 2, 1), "{to}");
     }
+}
+
+#[test]
+fn that_the_first_fragment_is_too_large_for_a_link_holds_for_the_later_ones() {
+    stay_on_this_processor();
+    let lab = lab("cut");
+    let flows = lab.counting(SMALL);
+    lab.netns.command("ip link set pn000000000002 mtu 1300");
+    let socket = lab.udp(v6(2));
+    let port = socket.local_addr().unwrap().port();
+    // Three fragments, of which the first two are too large. What is said of the second one does not show the ports.
+    socket.send(&[7; 4000]).unwrap();
+    eventually("the node says so", || {
+        sent(&flows, port).is_some_and(|entry| entry.out.packets == 3 && entry.error == error(2, 0, false))
+    });
 }
 
 #[test]

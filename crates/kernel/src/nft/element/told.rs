@@ -4,13 +4,15 @@ mod kept;
 
 use std::net::IpAddr;
 
+use podnet_model::limits::PacketRate;
+
 pub(in super::super) use self::kept::Kept;
 use super::{
     super::transaction::{Message, Transaction},
     DATA, DATA_VALUE, DATA_VERDICT, EXPRESSION, EXPRESSIONS, Element, FLAGS, GOTO, INTERVAL_END, KEY, KEY_END, Key,
     LIST_ELEMENT, LIST_ELEMENTS, LIST_SET, OBJECT, VERDICT_CHAIN, VERDICT_CODE, Value as Wanted, backend_value,
 };
-use crate::netlink::attribute::{attribute, attributes};
+use crate::netlink::attribute::{attribute, attributes, text};
 
 /// Where an element is in its set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +45,9 @@ pub(in super::super) enum Value<'a> {
     Nothing,
     Data(&'a [u8]),
     Goto(&'a [u8]),
-    /// Something that is not made here, or that tells more than what was asked for, as limits do: how much of them is used up.
+    /// It finds what exceeds this.
+    Packets(PacketRate),
+    /// Something that is not made here, or that tells more than what was asked for, as counters do.
     Other,
 }
 
@@ -93,7 +97,7 @@ fn place(element: &[u8]) -> Option<Place> {
 fn value(element: &[u8]) -> Value<'_> {
     // What an element does besides is done wherever it is found, and may end the rule.
     if [EXPRESSION, EXPRESSIONS, OBJECT].into_iter().any(|kind| attribute(element, kind).is_some()) {
-        return Value::Other;
+        return packet_rate(element).map_or(Value::Other, Value::Packets);
     }
     let Some(data) = attribute(element, DATA) else { return Value::Nothing };
     if let Some(bytes) = attribute(data, DATA_VALUE) {
@@ -106,6 +110,32 @@ fn value(element: &[u8]) -> Value<'_> {
         }
         _ => Value::Other,
     }
+}
+
+/// The limit that an element has, where it is one that is made here.
+fn packet_rate(element: &[u8]) -> Option<PacketRate> {
+    // enum nft_expr_attributes, nft_limit_attributes
+    const NAME: u16 = 1;
+    const LIMIT: u16 = 2;
+    const RATE: u16 = 1;
+    const UNIT: u16 = 2;
+    const BURST: u16 = 3;
+    const KIND: u16 = 4;
+    const FLAGS: u16 = 5;
+    /// `NFT_LIMIT_PKTS`, in each second; `NFT_LIMIT_F_INV`.
+    const PACKETS: u32 = 0;
+    const SECOND: u64 = 1;
+    const EXCEEDED: u32 = 1;
+    let expression = attribute(element, EXPRESSION)?;
+    if text(attribute(expression, NAME)?) != "limit" {
+        return None;
+    }
+    let limit = attribute(expression, LIMIT)?;
+    let long = |kind| attribute(limit, kind)?.try_into().ok().map(u64::from_be_bytes);
+    let word = |kind| attribute(limit, kind)?.try_into().ok().map(u32::from_be_bytes);
+    let is_of_packets = long(UNIT) == Some(SECOND) && word(KIND).unwrap_or(PACKETS) == PACKETS;
+    let rate = u32::try_from(long(RATE)?).ok().filter(|_| is_of_packets && word(FLAGS) == Some(EXCEEDED))?;
+    Some(PacketRate { rate, burst: word(BURST)? })
 }
 
 /// How many of the elements in a message from the kernel begin something: range ends do not.

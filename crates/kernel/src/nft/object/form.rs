@@ -4,7 +4,7 @@ use podnet_model::Family;
 use podnet_planner::ruleset::Hook;
 use serde::{Deserialize, Serialize};
 
-use super::{EVALUATED, Kind, NF_ACCEPT, VERDICT, chain_type, description, hook_number, typed};
+use super::{EVALUATED, Kind, NF_ACCEPT, TIMEOUT, VERDICT, chain_type, description, hook_number, typed};
 use crate::netlink::attribute::{attribute, attributes};
 
 /// What a set or map is, as the kernel tells it; what is zero is not told.
@@ -53,9 +53,10 @@ impl Form {
         self.flags & ANONYMOUS != 0
     }
 
-    /// Rules put elements there, or its elements have limits that are used up, or count: what is in it is in no plan.
+    /// Rules put elements there, which end by themselves: what is in it is in no plan.
     pub(in super::super) fn is_evaluated(&self) -> bool {
-        self.flags & EVALUATED != 0
+        const BOTH: u32 = EVALUATED | TIMEOUT;
+        self.flags & BOTH == BOTH
     }
 }
 

@@ -63,6 +63,36 @@ pub(super) fn read(
 
 /// What is not as it has to be in a chain that has these rules, in words.
 pub(super) fn differences(family: Family, chain: &Chain, found: &[ListedRule]) -> Vec<String> {
+    let all = between(written(family, chain), &found.iter().collect::<Vec<_>>());
+    all.into_iter().map(|(_, what)| what).collect()
+}
+
+/// The same of a chain in which there may be rules with this comment that are not asked for; each with whether it is missing.
+pub(super) fn differences_of_some(
+    family: Family,
+    chain: &Chain,
+    found: &[ListedRule],
+    comment: &str,
+) -> Vec<(bool, String)> {
+    let wanted = written(family, chain);
+    let is_wanted = |rule: &ListedRule| wanted.iter().any(|(_, wanted)| *wanted == rule.expressions);
+    let is_asked = |rule: &&ListedRule| rule.comment.as_deref() != Some(comment) || is_wanted(rule);
+    let found: Vec<&ListedRule> = found.iter().filter(is_asked).collect();
+    between(wanted, &found)
+}
+
+/// The rules of a chain as the kernel tells of them where they were just written.
+pub(super) fn told(family: Family, chain: &Chain) -> Vec<ListedRule> {
+    let rule = |(handle, (comment, expressions)): (u64, (&str, Vec<String>))| ListedRule {
+        handle,
+        comment: Some(comment.to_owned()),
+        expressions,
+    };
+    (1..).zip(written(family, chain)).map(rule).collect()
+}
+
+/// What is compared of a chain's rules, with their comments.
+fn written(family: Family, chain: &Chain) -> Vec<(&'static str, Vec<String>)> {
     let written = |rule: &Rule| -> Vec<(&'static str, Vec<String>)> {
         let each = rule::expressions(family, rule).into_iter().map(|expressions| {
             let mut writer = Writer::default();
@@ -71,7 +101,11 @@ pub(super) fn differences(family: Family, chain: &Chain, found: &[ListedRule]) -
         });
         each.collect()
     };
-    let mut missing: Vec<_> = chain.rules.iter().flat_map(written).collect();
+    chain.rules.iter().flat_map(written).collect()
+}
+
+/// What of the rules that were found is not as it has to be, each with whether it is missing.
+fn between(mut missing: Vec<(&'static str, Vec<String>)>, found: &[&ListedRule]) -> Vec<(bool, String)> {
     if missing.iter().map(|(_, wanted)| wanted).eq(found.iter().map(|rule| &rule.expressions)) {
         return Vec::new();
     }
@@ -79,12 +113,12 @@ pub(super) fn differences(family: Family, chain: &Chain, found: &[ListedRule]) -
     for rule in found {
         match missing.iter().position(|(_, wanted)| *wanted == rule.expressions) {
             Some(at) => drop(missing.remove(at)),
-            None => told.push(format!("has a rule that is none of podnet's: {}", rule.name())),
+            None => told.push((false, format!("has a rule that is none of podnet's: {}", rule.name()))),
         }
     }
-    told.extend(missing.iter().map(|(comment, _)| format!("lacks the rule {comment:?}")));
+    told.extend(missing.iter().map(|(comment, _)| (true, format!("lacks the rule {comment:?}"))));
     if told.is_empty() {
-        told.push("has its rules in another order".to_owned());
+        told.push((false, "has its rules in another order".to_owned()));
     }
     told
 }
@@ -149,7 +183,7 @@ fn attributes_of(name: &str) -> &'static [(u16, Form)] {
         "dynset" => &[(1, B), (3, B), (4, R), (5, R)],
         "nat" => &[(1, B), (2, B), (3, R), (5, R)],
         "masq" => &[(1, F)],
-        "reject" => &[(1, B), (2, B)],
+        "reject" | "connlimit" => &[(1, B), (2, B)],
         _ => &[],
     }
 }

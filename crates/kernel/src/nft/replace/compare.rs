@@ -108,7 +108,7 @@ fn frontends_that_differ(set: &WantedSet<'_>, elements: &[Kept]) -> usize {
     for told in elements.iter().map(Kept::told) {
         let data = match told.value {
             ToldValue::Data(bytes) => Key::told(bytes),
-            ToldValue::Nothing | ToldValue::Goto(_) | ToldValue::Other => None,
+            ToldValue::Nothing | ToldValue::Goto(_) | ToldValue::Packets(_) | ToldValue::Other => None,
         };
         match told.place.and_then(|place| place.single()?.split_slot()) {
             Some((frontend, slot)) => found.entry(Some(frontend)).or_default().add(slot, data),

@@ -29,9 +29,8 @@ impl Found {
     pub(super) fn read(connection: &mut Connection, family: Family, table: &str) -> Result<Option<Self>, NftError> {
         /// Flags of a table (`enum nft_table_attributes`), of which one says that its hooks do nothing (`NFT_TABLE_F_DORMANT`).
         const FLAGS: u16 = 2;
-        let tables = list(connection, family, table, Message::GetTable)?;
-        let Some(head) = tables.first() else { return Ok(None) };
-        if number(head, FLAGS).unwrap_or(0) != 0 {
+        let Some(head) = listing::table(connection, family, table)? else { return Ok(None) };
+        if number(&head, FLAGS).unwrap_or(0) != 0 {
             return Ok(None);
         }
         let chains =
@@ -54,7 +53,7 @@ impl Found {
 fn list(connection: &mut Connection, family: Family, table: &str, kind: Message) -> Result<Vec<Vec<u8>>, NftError> {
     let operation = Operation::new("list what is in", format_args!("table {table}"));
     let messages = listing::dump(connection, protocol_family(family), kind, &operation, |writer| {
-        // Of chains and tables the kernel tells all the same.
+        // Of chains the kernel tells all the same; what is of others is dropped by its table's name.
         if matches!(kind, Message::GetSet) {
             writer.text(TABLE, table);
         }

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 
 use podnet_model::Family;
+use podnet_planner::ruleset::RuleSet;
 use serde::{Deserialize, Serialize};
 
 use super::{
     super::{
         NftError, NftSocket,
-        element::{Kept, Told},
+        element::{self, Kept, Told},
         object::{Form, HookForm},
     },
     chains::{self, ListedRule},
     difference,
     found::Found,
+    wanted::{Wanted, WantedSet},
 };
 use crate::netlink::Connection;
 
@@ -43,8 +45,29 @@ pub(super) enum Contents {
     Elements(Vec<Kept>),
     /// So many, for which there was no room.
     TooMany(usize),
-    /// That is no part of any plan: rules put it there, or use it up.
+    /// That is no part of any plan: rules put it there.
     Evaluated,
+}
+
+impl Listed {
+    /// As the kernel tells of a table that was just made of these rules: for whoever compares without one.
+    #[must_use]
+    pub fn of(rules: &RuleSet) -> Self {
+        let listed = |(name, set): (&&str, &WantedSet<'_>)| {
+            let form = set.kind.form(rules.family);
+            let contents = match form.is_evaluated() {
+                true => Contents::Evaluated,
+                false => Contents::Elements(element::as_told(&set.elements())),
+            };
+            ((*name).to_owned(), ListedSet { form, contents })
+        };
+        let chains = || rules.chains.iter().map(|(name, chain)| (name.to_string(), chain));
+        Self {
+            chains: chains().map(|(name, chain)| (name, chain.hook.map(HookForm::of))).collect(),
+            sets: Wanted::of(rules).sets.iter().map(listed).collect(),
+            rules: Some(chains().map(|(name, chain)| (name, chains::told(rules.family, chain))).collect()),
+        }
+    }
 }
 
 impl NftSocket {

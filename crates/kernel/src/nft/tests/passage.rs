@@ -70,13 +70,16 @@ fn a_chain_that_accepts_stays_as_it_is_with_its_handles() {
         namespace.command(line);
     }
     let listed = || namespace.command("nft -a list table inet other");
-    let before = listed();
+    let drops = || namespace.command("nft -a list table inet drops");
+    let (before, dropping) = (listed(), drops());
     assert!(before.contains("packets 7 bytes 700") && before.contains("podnet's? no"), "{before}");
     let ranges = ranges();
     for ranges in [&ranges[..], &ranges[..1], &[]] {
         assert_eq!(mend(&mut socket, ranges), 1, "the one that drops");
         assert_eq!(listed(), before);
     }
+    assert_eq!(drops(), dropping, "where nothing is to pass, it is as it was");
+    assert_eq!(mend(&mut socket, &[]), 0);
 }
 
 #[test]

@@ -64,6 +64,22 @@ fn one_chain_is_asked_for_by_its_family_table_and_name() {
 }
 
 #[test]
+fn one_table_is_asked_for_by_its_family_and_name() {
+    let (namespace, mut socket) = opened("nft-table");
+    namespace.command("nft add table ip podnet");
+    namespace.command("nft add table inet podnet-other");
+    namespace.command("nft add table ip6 podnet-six");
+    let mut has = |family, table: &str| socket.has_table(family, table).unwrap();
+    assert_eq!([has(Family::V4, TABLE), has(Family::V6, TABLE)], [true, false]);
+    assert_eq!([has(Family::V4, "podnet-six"), has(Family::V6, "podnet-six")], [false, true]);
+    assert!(!has(Family::V4, "podnet-other") && !has(Family::V4, "podne"));
+    // The answer to an earlier question is not taken for that to the next.
+    assert!(has(Family::V4, TABLE));
+    namespace.command("nft delete table ip podnet");
+    assert!(!has(Family::V4, TABLE));
+}
+
+#[test]
 fn a_table_of_ipv6_is_one_of_its_own_with_the_same_name() {
     let (namespace, mut socket) = opened("nft-list6");
     socket.replace(TABLE, &rules(&three())).unwrap();

@@ -90,15 +90,9 @@ fn join(node: &mut Node, family: Family, subnet: IpNet) {
 /// The links of what may be a pod.
 fn links(change: &Change) -> Vec<(IpAddr, NodeName, Link)> {
     let Change::Pod(key, Some(pod)) = change else { return Vec::new() };
-    let link = Link { device: link_of(&key.name), bridge: None, ports: Vec::new() };
+    let link = Link::routed(link_of(&key.name));
     let Some(node) = &pod.node else { return Vec::new() };
     pod.addrs.iter().map(|addr| (addr.0, node.clone(), link.clone())).collect()
-}
-
-/// Whether a row's packet is one of a connection, which can be opened; else it is a ping.
-#[must_use]
-pub const fn is_connection(row: &Row) -> bool {
-    !row.packet.is_echo
 }
 
 /// Whether a row's packet is followed from a pod, through the pod's own node. A few rows have a pod of another node send as if it were of the

@@ -12,7 +12,7 @@ const NODE: &str = "192.0.2.11";
 fn cluster(mode: Mode, host_ip: &str) -> Cluster {
     let port =
         PortMapping { host_ip: host_ip.parse().unwrap(), protocol: Protocol::Tcp, host_port: 8080, container_port: 80 };
-    let link = |device: &str, ports| Link { device: device.into(), bridge: None, ports };
+    let link = |device: &str, ports| Link { ports, ..Link::routed(device.into()) };
     let links = [("10.1.1.5", link("pn-one", vec![port])), ("10.1.1.6", link("pn-two", Vec::new()))];
     let links = links.map(|(addr, link)| (addr.parse::<IpAddr>().unwrap(), link)).into();
     let facts = Facts { links, ..Facts::new("eth0".into(), 1500, mode) };

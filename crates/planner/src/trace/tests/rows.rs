@@ -22,7 +22,7 @@ fn table(mode: Mode) -> Cluster {
 fn rows_of(cluster: &Cluster, family: Family) -> Vec<Row> {
     let mut rows = if family == Family::V4 { packet_table::rows() } else { six::rows() };
     rows.retain(|row| row.direction != Direction::FromPod || traced::is_from_pod(cluster, row));
-    assert!(rows.iter().any(|row| !traced::is_connection(row)), "no row is a ping");
+    assert!(rows.iter().any(|row| row.packet.is_echo), "no row is a ping");
     assert!(rows.len() > 250, "{} rows", rows.len());
     rows
 }
@@ -146,6 +146,32 @@ fn every_device_that_a_packet_passes_is_named() {
     ];
     for (mode, from, to, port, expected) in table {
         assert_eq!(way(mode, from, to, port), expected, "{mode} to {to}");
+    }
+}
+
+#[test]
+fn a_ping_of_a_cluster_ip_passes_what_the_mode_has_answer_it() {
+    let addr = packet_table::address("web").unwrap();
+    let pod = || Source::Pod(PodKey::new("default", "client1"));
+    let sent = ["pod default/client1 sent eth0", "node node1 received pn-client1"];
+    let table: [(Mode, Source, Vec<&str>); 4] = [
+        (Mode::Nftables, pod(), [&sent[..], &["node node1 translated -", "node node1 delivered -"]].concat()),
+        (Mode::Userspace, pod(), [&sent[..], &["node node1 routed podservices4", "node node1 delivered -"]].concat()),
+        (
+            Mode::Nftables,
+            Source::Node("node1".into()),
+            vec!["node node1 sent -", "node node1 translated -", "node node1 delivered lo"],
+        ),
+        (
+            Mode::Userspace,
+            Source::Node("node1".into()),
+            vec!["node node1 sent -", "node node1 routed podservices4", "node node1 delivered -"],
+        ),
+    ];
+    for (mode, from, expected) in table {
+        let trace = self::table(mode).ping(&from, addr).unwrap();
+        assert_eq!(trace.paths.len(), 1, "{mode}");
+        assert_eq!(passed(&trace.paths[0]), expected, "{mode}");
     }
 }
 

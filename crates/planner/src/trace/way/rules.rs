@@ -2,7 +2,7 @@
 
 use podnet_model::{Family, ServiceKey, proxy::Mode};
 
-use super::{super::Kind, Cluster, Hop, LOOPBACK_MTU, Path, Place, Planned, Traveller, Verdict, at, objects};
+use super::{super::Kind, Cluster, Entry, Hop, LOOPBACK_MTU, Path, Place, Planned, Traveller, Verdict, at, objects};
 use crate::{
     attachments,
     iptables::{endpoint_chain, port_chain},
@@ -44,6 +44,9 @@ impl Cluster {
         let is_served = outcome.translated && !way.is_echo && by_port.is_none();
         if is_served || matches!(outcome.verdict, walk::Verdict::Rejected | walk::Verdict::Dropped) {
             way.hops.extend(to_socket(planned, &asked, serving, way.is_own));
+        }
+        if outcome.translated && way.is_echo && planned.leads(&asked) {
+            return vec![answered_apart(planned, &asked, way)];
         }
         if outcome.translated && way.is_echo {
             way.hops.push(taken(planned, &way, outcome));
@@ -175,7 +178,17 @@ fn to_pod(planned: &Planned, asked: &FrontendKey, met: &walk::Hop, outcome: &Out
         _ => None,
     };
     let what = format!("destination {} becomes {to}", at(asked.addr, asked.port));
-    Hop::new(place(planned), Kind::Translated, what).by(nft(planned, met, false)).of(object).costing(TRACKED)
+    let hop = Hop::new(place(planned), Kind::Translated, what).by(nft(planned, met, false)).of(object);
+    hop.costing(TRACKED).asking([Entry::Ports(Family::of(&asked.addr))])
+}
+
+/// In mode `userspace`: a ClusterIP's echo request, which is led to where the agent's sockets are, and answered there.
+fn answered_apart(planned: &Planned, asked: &FrontendKey, way: Traveller) -> Path {
+    let led = to_socket(planned, asked, None, way.is_own);
+    let answered =
+        Hop::new(place(planned), Kind::Delivered, format!("answered at {} by the agent's network", asked.addr));
+    let way = Traveller { hops: way.hops.into_iter().chain(led).chain([answered]).collect(), ..way };
+    way.ends(Verdict::Arrives, format!("node {}", planned.node.name))
 }
 
 /// A ClusterIP's echo request, which the node answers.

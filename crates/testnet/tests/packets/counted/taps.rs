@@ -32,7 +32,13 @@ pub(super) type Point = (String, String, bool);
 /// Source and destination of a packet.
 type Ends = (Protocol, SocketAddr, SocketAddr);
 /// A packet, whatever addresses and ports it has: no translation changes the number.
-type Identity = (Protocol, u32);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Identity {
+    /// The first one of a connection.
+    Opening(Protocol, u32),
+    /// One that asks for an echo.
+    Ping(u32),
+}
 
 /// What sees all packets of a lab's nodes and pods.
 pub(super) struct Taps {
@@ -46,7 +52,7 @@ struct Tapped {
     tap: Tap,
 }
 
-/// The first packets of connections that were counted.
+/// The first packets of connections, and the requests for echoes, that were counted.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// By what they were between two translations.
@@ -69,9 +75,13 @@ impl Taps {
             // Until nothing waits any more.
             while tap.receive().is_ok() {
                 for packet in tap.seen() {
-                    let Some((ends, identity)) = first(packet.bytes) else { continue };
+                    let first = first(packet.bytes);
+                    let ping = || ping(packet.bytes).map(Identity::Ping);
+                    let Some(identity) = first.map(|(_, identity)| identity).or_else(ping) else { continue };
+                    if let Some((ends, _)) = first {
+                        self.seen.by_ends.entry(ends).or_default().insert(identity);
+                    }
                     let point = (place.clone(), device.clone(), packet.outbound);
-                    self.seen.by_ends.entry(ends).or_default().insert(identity);
                     self.seen.points.entry(identity).or_default().insert(point);
                 }
             }
@@ -93,6 +103,11 @@ impl Seen {
     pub(super) fn points(&self, ends: impl IntoIterator<Item = Ends>) -> BTreeSet<Point> {
         let identities = ends.into_iter().filter_map(|ends| self.by_ends.get(&ends)).flatten();
         identities.filter_map(|identity| self.points.get(identity)).flatten().cloned().collect()
+    }
+
+    /// Where the request for an echo with this number was counted.
+    pub(super) fn points_of_ping(&self, number: u16) -> BTreeSet<Point> {
+        self.points.get(&Identity::Ping(number.into())).cloned().unwrap_or_default()
     }
 }
 
@@ -123,7 +138,17 @@ fn first(frame: &[u8]) -> Option<(Ends, Identity)> {
     };
     let port = |at: usize| Some(u16::from_be_bytes(segment.get(at..at + 2)?.try_into().ok()?));
     let (source, destination) = (SocketAddr::new(source, port(0)?), SocketAddr::new(destination, port(2)?));
-    Some(((protocol, source, destination), (protocol, number)))
+    Some(((protocol, source, destination), Identity::Opening(protocol, number)))
+}
+
+/// The number of a packet, where it is the request for an echo that [`probes`](crate::probes) sends.
+fn ping(frame: &[u8]) -> Option<u32> {
+    // ICMP (RFC 792) and ICMPv6 (RFC 4443): protocol and type. The data is behind identifier and sequence number.
+    const REQUESTS: [(u8, u8); 2] = [(1, 8), (58, 128)];
+    const DATA: usize = 8;
+    let (_, _, protocol, message) = addressed(frame)?;
+    let is_ours = REQUESTS.contains(&(protocol, *message.first()?)) && message.get(DATA..)?.starts_with(GREETING);
+    if is_ours { word(message, DATA + GREETING.len()) } else { None }
 }
 
 /// Source and destination of a packet behind its Ethernet header, its protocol, and what is in it.
@@ -161,11 +186,11 @@ fn a_first_packet_is_known_by_what_no_translation_changes() {
     let tcp = |flags: u8| [&ports[..], &[0, 0, 0, 9], &[0; 4], &[0x50, flags], &[0; 6]].concat();
     let (source, destination) = ends("10.0.0.1:33333", "10.0.0.2:80");
     let found = first(&v4(6, &tcp(2)));
-    assert_eq!(found, Some(((Protocol::Tcp, source, destination), (Protocol::Tcp, 9))));
+    assert_eq!(found, Some(((Protocol::Tcp, source, destination), Identity::Opening(Protocol::Tcp, 9))));
     assert_eq!(first(&v4(6, &tcp(0x12))), None, "the answer");
     let udp = |payload: &[u8]| [&ports[..], &[0; 4], payload, &[0, 0, 0, 9]].concat();
     let found = first(&v4(17, &udp(GREETING)));
-    assert_eq!(found, Some(((Protocol::Udp, source, destination), (Protocol::Udp, 9))));
+    assert_eq!(found, Some(((Protocol::Udp, source, destination), Identity::Opening(Protocol::Udp, 9))));
     assert_eq!(first(&v4(17, &udp(b"other"))), None);
     let sctp = |kind: u8| [&ports[..], &[0; 8], &[kind, 0, 0, 20], &[0, 0, 0, 9]].concat();
     let mut six = [&[0; 12][..], &[0x86, 0xdd], &[0x60, 0, 0, 0, 0, 0, 132, 64]].concat();
@@ -173,6 +198,14 @@ fn a_first_packet_is_known_by_what_no_translation_changes() {
     six.extend(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2).octets());
     let (source, destination) = ends("[fd00::1]:33333", "[fd00::2]:80");
     let found = first(&[six.clone(), sctp(1)].concat());
-    assert_eq!(found, Some(((Protocol::Sctp, source, destination), (Protocol::Sctp, 9))));
-    assert_eq!(first(&[six, sctp(2)].concat()), None, "the answer");
+    assert_eq!(found, Some(((Protocol::Sctp, source, destination), Identity::Opening(Protocol::Sctp, 9))));
+    assert_eq!(first(&[six.clone(), sctp(2)].concat()), None, "the answer");
+    let echo = |kind: u8, data: &[u8]| [&[kind, 0, 0, 0, 0x82, 0x35, 0, 1][..], data, &[0, 0, 0, 9]].concat();
+    let request = v4(1, &echo(8, GREETING));
+    assert_eq!((ping(&request), first(&request)), (Some(9), None));
+    assert_eq!(ping(&v4(1, &echo(0, GREETING))), None, "the answer");
+    assert_eq!(ping(&v4(1, &echo(8, b"other"))), None);
+    six[20] = 58;
+    let [request, reply] = [128, 129].map(|kind| [six.clone(), echo(kind, GREETING)].concat());
+    assert_eq!([request, reply].map(|frame| ping(&frame)), [Some(9), None]);
 }

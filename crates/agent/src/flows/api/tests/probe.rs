@@ -3,14 +3,13 @@
 use http_body_util::BodyExt;
 use podnet_flow::{
     capture::Captured,
-    probe::{Dispatch, Found, Kind, Point, Probe, Request, Said, Sent, Watch},
+    probe::{Dispatch, Found, Kind, Point, Probe, ProbeProtocol, Request, Said, Sent, Watch},
 };
-use podnet_model::Protocol;
 
 use super::{capture::Namespace, *};
 use crate::flows::api::probe::LIMIT;
 
-const PROBE: Probe = Probe { protocol: Protocol::Tcp, mark: 0x0dd_ba11 };
+const PROBE: Probe = Probe { protocol: ProbeProtocol::Tcp, mark: 0x0dd_ba11 };
 
 fn pod(name: &str) -> Captured {
     Captured { namespace: "shop".into(), name: name.into(), uid: name.into() }

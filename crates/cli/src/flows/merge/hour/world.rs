@@ -263,14 +263,14 @@ impl World {
         let now = at(self.now);
         self.held.add(self.merge.overdue(now), now);
         let due = self.held.due(now, |item| self.merge.hold(item));
-        let told = self.merge.joined(due);
+        let told = self.merge.told(due);
         self.merge.forget(now);
         self.take(told);
     }
 
     /// What is held when that ends.
     pub(super) fn finish(&mut self) {
-        let told = self.merge.joined(std::mem::take(&mut self.held).all());
+        let told = self.merge.told(std::mem::take(&mut self.held).all());
         self.take(told);
         (0..NODES).for_each(|node| self.logs.end(node, (at(self.now), self.now), false));
     }

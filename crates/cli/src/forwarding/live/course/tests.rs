@@ -104,6 +104,19 @@ fn where_it_is_seen_last_and_not_seen_next_it_died() {
 }
 
 #[test]
+fn of_two_nodes_that_it_may_have_come_to_first_it_is_the_one_behind_which_nothing_is_missed() {
+    let to: SocketAddr = BACKENDS[1].parse().unwrap();
+    let destination = BackendAddress { addr: to.ip(), port: to.port() };
+    let way = |spots| Way { spots, destination };
+    let by_tunnel = [("node1", "eth0", false), ("node1", "v", true), ("node2", "eth0", false), ("node2", "pn3", true)];
+    let by_tunnel = by_tunnel.map(|(node, device, outbound)| spot(node, device, outbound)).to_vec();
+    let at_once = vec![spot("node2", "eth0", false), None, spot("node2", "pn3", true)];
+    let seen = [seen("node2", "eth0", false, 10, ASKED), seen("node2", "pn3", true, 20, BACKENDS[1])];
+    let course = course(&[way(by_tunnel), way(at_once)], &sent(), &seen);
+    assert_eq!((course.way, times(&course), course.died()), (1, vec![Some(10), None, Some(20)], None));
+}
+
+#[test]
 fn what_is_missed_on_the_way_is_no_death_and_a_clock_may_be_behind() {
     let mut all = to_far();
     all.remove(4);
@@ -120,4 +133,50 @@ fn what_goes_the_other_way_or_is_an_answer_is_no_passing_of_the_probe() {
     assert_eq!(course.died(), Some((0, None)));
     // It left by where it should have come back.
     assert_eq!(course.answer.unwrap().back, None);
+}
+
+#[test]
+fn whoever_is_outside_may_be_answered_by_another_node_than_the_probe_came_to() {
+    let to: SocketAddr = BACKENDS[1].parse().unwrap();
+    let underlay = |node: &str, outbound| Some(Spot { node: node.into(), point: Point::Underlay, outbound });
+    let spots = vec![
+        underlay("node1", false),
+        spot("node1", "v", true),
+        underlay("node1", true),
+        underlay("node2", false),
+        spot("node2", "v", false),
+        spot("node2", "pn3", true),
+    ];
+    let from_outside = [Way { spots, destination: BackendAddress { addr: to.ip(), port: to.port() } }];
+    // When an answer is back that is seen at a node's own device.
+    let back = |ways: &[Way], node: &str, outbound: bool, within: Option<Tunnel>, to: &str| {
+        let mut one = answer(node, "eth0", outbound, 100);
+        one.point = Point::Underlay;
+        one.sighting.found.within = within;
+        one.sighting.found.destination = to.parse().unwrap();
+        course(ways, &sent(), &[one]).answer.unwrap().back
+    };
+    let other = "192.0.2.11:40000";
+    for (node, outbound, within, to, expected) in [
+        ("node1", true, None, OWN, Some(100)),
+        ("node2", true, None, OWN, Some(100)),
+        ("node2", true, Some(Tunnel::Vxlan), OWN, None),
+        ("node2", true, None, other, None),
+        ("node2", false, None, OWN, None),
+    ] {
+        assert_eq!(back(&from_outside, node, outbound, within, to), expected, "{node} {outbound} {within:?} {to}");
+    }
+    // To a pod it is not back before it is there.
+    assert_eq!(back(&ways(), "node2", true, None, OWN), None);
+    // What a node itself sent into a tunnel is answered without one.
+    let spots = vec![spot("node1", "v", true), underlay("node1", true), underlay("node2", false)];
+    let from_node = [Way { spots, destination: BackendAddress { addr: to.ip(), port: to.port() } }];
+    for (node, outbound, within, to, expected) in [
+        ("node1", false, None, OWN, Some(100)),
+        ("node1", false, Some(Tunnel::Vxlan), OWN, None),
+        ("node1", false, None, other, None),
+        ("node2", false, None, OWN, None),
+    ] {
+        assert_eq!(back(&from_node, node, outbound, within, to), expected, "{node} {outbound} {within:?} {to}");
+    }
 }

@@ -93,6 +93,7 @@ pub(super) fn faults(case: &Case) -> Vec<String> {
 
 fn rig(config: Config) -> Rig {
     let mut rig = Rig::new(". {\n whoami\n}\n");
+    rig.cluster.keep_pod_labels(config.pod_labels());
     cluster(&mut rig);
     rig.replace(config);
     rig.server.start(None, || ());

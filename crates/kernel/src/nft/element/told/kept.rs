@@ -1,10 +1,12 @@
 //! Elements as values: what the kernel tells is gone with its message.
 
-use std::fmt::Write;
+use std::{fmt::Write, net::IpAddr};
 
+use podnet_model::{Family, Mac, limits::PacketRate};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use super::{Key, Place, Told, Value};
+use crate::netlink::attribute::text;
 
 /// An element that the kernel told of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +33,11 @@ enum What {
     Nothing,
     Data(Key),
     Goto(String),
+    /// It finds what exceeds so many packets each second, and so many at once.
+    Packets {
+        rate: u32,
+        burst: u32,
+    },
     Other,
 }
 
@@ -47,6 +54,7 @@ impl Kept {
             // What is longer than all that is made here, or no text, is none of it.
             Value::Data(bytes) => Key::told(bytes).map_or(What::Other, What::Data),
             Value::Goto(chain) => std::str::from_utf8(chain).map_or(What::Other, |chain| What::Goto(chain.to_owned())),
+            Value::Packets(PacketRate { rate, burst }) => What::Packets { rate, burst },
             Value::Other => What::Other,
         };
         let place = told.place;
@@ -64,9 +72,30 @@ impl Kept {
             What::Nothing => Value::Nothing,
             What::Data(bytes) => Value::Data(bytes.as_bytes()),
             What::Goto(chain) => Value::Goto(chain.as_bytes()),
+            What::Packets { rate, burst } => Value::Packets(PacketRate { rate: *rate, burst: *burst }),
             What::Other => Value::Other,
         };
         Told { place: self.key.map(|key| Place { key, last: self.last, is_end: self.ends }), value }
+    }
+}
+
+impl Key {
+    /// The address that it ends with, and what is before that.
+    pub(in crate::nft) fn split_addr(&self, family: Family) -> Option<(&[u8], IpAddr)> {
+        let bytes = self.as_bytes();
+        match family {
+            Family::V4 => bytes.split_last_chunk::<4>().map(|(before, addr)| (before, IpAddr::from(*addr))),
+            Family::V6 => bytes.split_last_chunk::<16>().map(|(before, addr)| (before, IpAddr::from(*addr))),
+        }
+    }
+
+    /// A sender, or an address, as `nft` writes it.
+    pub(in crate::nft) fn name(&self, family: Family) -> String {
+        let Some((before, addr)) = self.split_addr(family) else { return "something else".to_owned() };
+        match before.split_at_checked(Self::NAME) {
+            Some((name, &[a, b, c, d, e, g, _, _])) => format!("{} . {} . {addr}", text(name), Mac([a, b, c, d, e, g])),
+            _ => addr.to_string(),
+        }
     }
 }
 
@@ -117,6 +146,7 @@ mod tests {
             Told { place: place(None, true), value: Value::Nothing },
             Told { place: place(Some(key(&[10, 0, 0, 255])), false), value: Value::Data(&longest) },
             Told { place: place(None, false), value: Value::Goto(b"svc-3") },
+            Told { place: place(None, false), value: Value::Packets(PacketRate { rate: 100, burst: 5 }) },
             Told { place: None, value: Value::Other },
         ] {
             let text = serde_json::to_string(&Kept::of(&told)).unwrap();
