@@ -72,6 +72,10 @@ pub(crate) fn trace(options: &TraceOptions) -> Result<(), Failure> {
         Form::Dot => print!("{}", told.dot()),
         Form::Mermaid => print!("{}", told.mermaid()),
     }
+    if let Some(compared) = compared.as_ref().filter(|_| matches!(options.output, Form::Dot | Form::Mermaid)) {
+        // A graph has no room for them.
+        show::remarks(compared).for_each(|line| eprintln!("{line}"));
+    }
     if let Some(failure) = live.and_then(|live| live.failure(&trace)) {
         return Err(failure);
     }

@@ -84,6 +84,7 @@ fn pods_have_an_address_of_each_family_and_both_work() {
     reaches(&cluster, "plain", "near");
     reaches(&cluster, "plain", "far");
     nodes_reach_pods(&cluster);
+    rules_of_both_are_compared(&cluster);
     pods_and_their_configuration_decide(&cluster);
     a_pod_gets_both_or_none(&cluster);
     a_stateful_pod_keeps_both(&cluster);
@@ -126,6 +127,27 @@ fn nodes_reach_pods(cluster: &Cluster) {
             );
         }
     }
+}
+
+/// The agent mends it at once: it stands still meanwhile, and mends it then.
+fn rules_of_both_are_compared(cluster: &Cluster) {
+    let compared = || {
+        let output = cluster.podnet(&["trace", "pod/plain", "pod/far", "--compare"]);
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    };
+    let agent = rustix::process::Pid::from_raw(cluster.pid("node1-agent")).unwrap();
+    let signal = |which| rustix::process::kill_process(agent, which).unwrap();
+    let fault = ["netns", "exec", "podnet-node1", "nft", "delete", "table", "ip6", "podnet"];
+    let words = "differs on node node1: there is no table podnet that does anything (family ip6)";
+    signal(rustix::process::Signal::STOP);
+    let deleted = Command::new("ip").args(fault).status();
+    let text = compared();
+    signal(rustix::process::Signal::CONT);
+    assert!(deleted.unwrap().success() && text.contains(words), "{text}");
+    eventually("the agent mends it", SOON, || {
+        let text = compared();
+        if text.contains("(family ip6)") { Err(text) } else { Ok(()) }
+    });
 }
 
 fn pods_and_their_configuration_decide(cluster: &Cluster) {

@@ -117,6 +117,8 @@ fn flannels_configuration_and_nodes_are_taken_as_they_are() {
     await_route("node1", "fd00:10:244:9::/64", "dev podnet.vxlan6");
     must(FlannelNode::NETNS, &format!("ping -c 1 -W 5 -I {} fd00:10:244:1::2", FLANNEL6.1));
     must(FlannelNode::NETNS, "iperf3 -s -D");
+    // It goes into the background before it listens.
+    eventually("the server listens", SOON, || shell(FlannelNode::NETNS, "ss -Hltn sport = :5201 | grep ."));
     everything_passes(&cluster, "on-node2", FLANNEL.1);
     everything_passes(&cluster, "on-node2", FLANNEL6.1);
     // What the node itself sends has an address of its part, by which flannel's nodes know whom to answer.

@@ -135,6 +135,15 @@ pub(crate) fn join(source: &Record, destination: &Record) -> Record {
     {
         end.pod = end.pod.take().or_else(|| other.pod.clone());
     }
+    // The source's node did not know yet that there is a pod. In all else the class says what the ends are also where their names are left out.
+    let is_pod = match joined.class {
+        Class::PodWorld => joined.destination.pod.is_some(),
+        Class::WorldPod => joined.source.pod.is_some(),
+        _ => false,
+    };
+    if is_pod {
+        joined.class = if joined.service.is_some() { Class::PodService } else { Class::PodPodOtherNode };
+    }
     joined.handshake_micros = joined.handshake_micros.or(destination.handshake_micros);
     if joined.cause.is_none() && destination.cause.is_some() {
         joined.cause = destination.cause;

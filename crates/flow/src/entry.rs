@@ -103,10 +103,10 @@ pub struct Way {
     /// Segments of TCP that were sent again, or came out of order.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retransmissions: u32,
-    /// Segments of TCP with RST.
+    /// Segments of TCP with RST; packets of SCTP with ABORT.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub resets: u32,
-    /// All flags of TCP that were seen (RFC 9293, section 3.1).
+    /// All flags of TCP that were seen (RFC 9293, section 3.1). What is told has none of other protocols; as it is read, SYN of SCTP stands for an INIT.
     #[serde(default, skip_serializing_if = "no_flags")]
     pub flags: u8,
 }

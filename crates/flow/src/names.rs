@@ -112,6 +112,13 @@ impl Names {
         }
     }
 
+    /// Whether the pod with that uid has this address.
+    #[must_use]
+    pub fn is_held(&self, addr: IpAddr, uid: &str) -> bool {
+        let last = self.pods.get(&addr).and_then(|held| held.last());
+        last.is_some_and(|last| last.until.is_none() && *last.pod.uid == *uid)
+    }
+
     /// Who has and had addresses, as far as it is remembered.
     pub fn tenancies(&self) -> impl Iterator<Item = Tenancy> {
         self.pods.iter().flat_map(|(addr, held)| {
@@ -302,6 +309,7 @@ mod tests {
         assert_eq!([35, 40].map(|second| is(&names, second)), ["second", "third"]);
         names.release(addr, "uid-second", at(50));
         assert_eq!(is(&names, 60), "third", "it is not the second's to release");
+        assert_eq!(["uid-second", "uid-third"].map(|uid| names.is_held(addr, uid)), [false, true]);
         let mut anew = Names::default();
         anew.restore(names.tenancies());
         hold(&mut anew, "third", 40, 90);
@@ -309,6 +317,6 @@ mod tests {
         names.forget(at(20 + 600));
         assert_eq!(is(&names, 15), "World", "long ago");
         names.release(addr, "uid-third", at(700));
-        assert_eq!(is(&names, 800), "World");
+        assert_eq!((is(&names, 800).as_str(), names.is_held(addr, "uid-third")), ("World", false));
     }
 }

@@ -101,7 +101,8 @@ pub struct Flows {
     /// The map of what sockets speak with, by its number; none where no programs at sockets were there.
     sockets: Option<u32>,
     goes_on: bool,
-    clock: Clock,
+    abandons: bool,
+    clock: Mutex<Clock>,
 }
 
 impl fmt::Debug for Flows {
@@ -123,7 +124,10 @@ impl Flows {
         cgroup: Option<&Cgroup>,
         sizes: Sizes,
     ) -> Result<Self, FlowsError> {
-        Self::over(kept(socket, devices)?, cgroup, sizes)
+        let Kept { maps, abandons } = kept(socket, devices)?;
+        let mut flows = Self::over(maps, cgroup, sizes)?;
+        flows.abandons = abandons;
+        Ok(flows)
     }
 
     /// Loads the programs anew, over the same maps, whether they are at devices or not: what these count is read here as well as there. The
@@ -152,14 +156,32 @@ impl Flows {
         let ranges: Vec<(RangeKey, [u8; 4])> =
             call::elements(object.map(RANGES)?.as_fd()).map_err(refused("read the ranges that are counted"))?;
         let ranges = Mutex::new(ranges.into_iter().map(|(key, _)| key).collect());
-        let (missed, moved, clock) = (Mutex::default(), Mutex::default(), Clock::now());
-        Ok(Self { out, into, object, bells, ranges, missed, moved, sockets, goes_on, clock })
+        let (missed, moved, clock) = (Mutex::default(), Mutex::default(), Mutex::new(Clock::now()));
+        Ok(Self { out, into, object, bells, ranges, missed, moved, sockets, goes_on, abandons: false, clock })
     }
 
     /// Whether there are flows that others who opened the maps before may have told of.
     #[must_use]
     pub const fn goes_on(&self) -> bool {
         self.goes_on
+    }
+
+    /// Whether others counted in maps that these programs cannot go on with: another version's. What stood there untold is told by nobody.
+    #[must_use]
+    pub const fn abandons(&self) -> bool {
+        self.abandons
+    }
+
+    /// By what entries get their times: as the last reading began, so that those of one reading can be compared.
+    fn clock(&self) -> Clock {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, as a reading begins.
+    fn clock_now(&self) -> Clock {
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.follow(Clock::now());
+        *clock
     }
 
     fn shared(&self) -> Result<Vec<(String, OwnedFd)>, FlowsError> {
@@ -241,9 +263,9 @@ impl Flows {
     /// # Errors
     /// What the kernel refused.
     pub fn each(&self, mut visit: impl FnMut(Entry)) -> Result<(), FlowsError> {
-        let entries = self.object.map(ENTRIES)?.as_fd();
+        let (entries, clock) = (self.object.map(ENTRIES)?.as_fd(), self.clock_now());
         let visit = |key: &[u8; Key::SIZE], value: &[u8; Counted::SIZE]| {
-            visit(self.clock.entry(&Key::from_bytes(key), &Counted::from_bytes(value)));
+            visit(clock.entry(&Key::from_bytes(key), &Counted::from_bytes(value)));
         };
         call::each(entries, visit).map_err(refused("read the counters"))
     }
@@ -251,13 +273,14 @@ impl Flows {
     /// What rang since the last time, in its order. Reading the map makes good what rang in vain.
     #[must_use]
     pub fn bells(&self) -> Vec<Told> {
+        let clock = self.clock_now();
         let mut ring = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
         let mut told = Vec::new();
         while told.len() < BELLS_AT_ONCE
             && let Some(bytes) = ring.next()
         {
             let Some(bell) = Bell::from_bytes(&bytes) else { continue };
-            let entry = self.clock.entry(&bell.key, &bell.counted);
+            let entry = clock.entry(&bell.key, &bell.counted);
             told.push(if bell.rung == Rung::Replaced { Told::Replaced(entry) } else { Told::Ended(entry) });
         }
         told
@@ -314,14 +337,26 @@ fn is_ours(found: &program::Found) -> bool {
     [OUT, IN].iter().any(|name| found.name.as_deref() == Some(name))
 }
 
+/// What programs that are there count in.
+struct Kept {
+    /// None where there is nothing to go on with.
+    maps: Vec<(String, OwnedFd)>,
+    /// There are programs, and the maps of none of them will do.
+    abandons: bool,
+}
+
 /// The maps of the programs at the first of these devices that has any. Another version's, whose maps differ, are left.
-fn kept(socket: &mut RtSocket, devices: &[LinkName]) -> Result<Vec<(String, OwnedFd)>, FlowsError> {
+fn kept(socket: &mut RtSocket, devices: &[LinkName]) -> Result<Kept, FlowsError> {
+    let mut abandons = false;
     for device in devices {
         let look = |source| FlowsError::Look { device: device.clone(), source };
         let Some(found) = link::find(socket, device).map_err(look)? else { continue };
         for program in counting(socket, (found.index, device)).map_err(look)? {
             let mut maps = Vec::new();
-            for id in call::maps_of(program).map_err(refused("look at the programs that are there"))? {
+            let ids = call::maps_of(program).map_err(refused("look at the programs that are there"))?;
+            // One that has just gone has none.
+            abandons |= !ids.is_empty();
+            for id in ids {
                 let map = call::map(id).map_err(refused("hold a map that is there"))?;
                 let info = call::map_info(map.as_fd()).map_err(refused("look at a map that is there"))?;
                 if SHAPES.contains(&(info.name.as_str(), info.key_size, info.value_size)) {
@@ -329,11 +364,11 @@ fn kept(socket: &mut RtSocket, devices: &[LinkName]) -> Result<Vec<(String, Owne
                 }
             }
             if suffice(&maps) {
-                return Ok(maps);
+                return Ok(Kept { maps, abandons: false });
             }
         }
     }
-    Ok(Vec::new())
+    Ok(Kept { maps: Vec::new(), abandons })
 }
 
 /// Whether these are enough to go on with. Programs of an older version have no map of fragments: it is made anew, and what was counted is kept.

@@ -25,6 +25,7 @@ use crate::{
     executor::{self, Observed},
     forwarding::FORWARDING6,
     link::{self, Link},
+    neigh,
     netlink::{NetlinkError, RtSocket},
     netns::NetNs,
     nft::{Fault, ForwardChain, Listed, NftError, NftSocket},
@@ -59,7 +60,8 @@ pub struct Snapshot {
     pub tunnels: Vec<Tunnel>,
     /// podnet's routes.
     pub routes: Vec<Route>,
-    /// Permanent neighbours on the VXLAN devices; of a pod those at its end of the link.
+    /// All permanent neighbours, whoever made them: those on VXLAN devices, and those by which the node reaches its pods; of a pod those at its
+    /// end of the link.
     pub neighbours: Vec<Neighbour>,
     /// Permanent FDB entries of the VXLAN devices.
     pub fdb: Vec<FdbEntry>,
@@ -122,9 +124,11 @@ impl Snapshot {
     /// What the kernel refused.
     pub fn take(netns: &NetNs, vxlans: &[&LinkName], elements: usize) -> Result<Self, SnapshotError> {
         let mut socket = RtSocket::open_in(netns)?;
-        let devices: Vec<Device> = link::list(&mut socket)?.into_iter().map(Device::from).collect();
+        let links = link::list(&mut socket)?;
+        let mut observed = executor::observe(&mut socket, vxlans)?;
+        observed.neighbours.extend(neighbours(&mut socket, &links)?);
+        let devices: Vec<Device> = links.into_iter().map(Device::from).collect();
         let shaped = shaped(&mut socket, &devices);
-        let observed = executor::observe(&mut socket, vxlans)?;
         let settings = settings(netns)?;
         let rules = Rules::read(&mut NftSocket::open_in(netns)?, elements)?;
         Ok(Self { devices, settings, rules, shaped, ..Self::of(observed) })
@@ -185,6 +189,15 @@ impl From<Link> for Device {
     fn from(Link { name, mtu, is_up, .. }: Link) -> Self {
         Self { name, mtu, is_up }
     }
+}
+
+/// On all of these devices. Nobody but who administers the node makes any, and what is told has a bound in bytes ([`MOST_BYTES`]).
+fn neighbours(socket: &mut RtSocket, links: &[Link]) -> Result<Vec<Neighbour>, NetlinkError> {
+    let names: BTreeMap<u32, &LinkName> = links.iter().map(|link| (link.index, &link.name)).collect();
+    let all = neigh::list_all(socket)?.into_iter();
+    let named =
+        all.filter_map(|(index, addr, mac)| Some(Neighbour { device: (*names.get(&index)?).clone(), addr, mac }));
+    Ok(named.collect())
 }
 
 /// Of pods' links. Kernels without `CONFIG_NET_SCHED` tell nothing.

@@ -25,6 +25,8 @@ pub struct Node {
     pub internal: Option<NodeAddr>,
     /// The first `InternalIP` of IPv6.
     pub internal6: Option<NodeAddr>,
+    /// Every `InternalIP` and `ExternalIP` of `status.addresses`, in order: it may have more network interfaces than peers use.
+    pub addresses: Vec<IpAddr>,
     /// The node's address with its prefix length, where the node published it (`projectcalico.org/IPv4Address`).
     pub subnet: Option<IpNet>,
     /// The same by IPv6 (`projectcalico.org/IPv6Address`).
@@ -61,6 +63,7 @@ impl Node {
             addr6: Some(addr).filter(|addr| addr.0.is_ipv6()),
             internal: None,
             internal6: None,
+            addresses: Vec::new(),
             subnet: None,
             subnet6: None,
             lost: false,

@@ -17,7 +17,7 @@ pub use cluster::Cluster;
 pub use hop::{End, Entry, Hop, Kind, Object, Path, Place, Trace, Verdict};
 pub use neighbours::Neighbourhood;
 pub use node::{Facts, Link, Lookup, Planned};
-pub use way::POD_END;
+pub use way::{BY_UNDERLAY, POD_END};
 
 use std::net::IpAddr;
 

@@ -6,6 +6,7 @@ mod served;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    iter,
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,9 +20,9 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 use podnet_client::watch::{Interest, Update, paging_ahead, steadily, watch};
-use podnet_flow::{Names, names::Tenancy};
+use podnet_flow::{Names, PodIdentity, names::Tenancy};
 use podnet_kernel::pod_interface::{AGENT_V6, GATEWAY_V4};
-use podnet_model::{Change, NodeName, ServiceKey, excerpt};
+use podnet_model::{Change, Node, NodeName, ServiceKey, excerpt};
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinSet,
@@ -47,7 +48,9 @@ pub(super) struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     pub(super) names: Names,
-    nodes: HashMap<NodeName, Vec<IpAddr>>,
+    nodes: HashMap<NodeName, NodeAddrs>,
+    /// Nodes' parts of the pods' range.
+    parts: HashMap<NodeName, Vec<IpNet>>,
     recorders: Arc<Recorders>,
     /// Which labels of pods are of interest; none: the ordinary ones.
     labels: Vec<String>,
@@ -59,6 +62,12 @@ pub(super) struct Facts {
     served: Served,
     /// Addresses of the pods that are there, by their uids.
     pods: HashMap<Arc<str>, Vec<IpAddr>>,
+    /// Who these are, by their uids, whether they have addresses yet or not, and when they began.
+    who: HashMap<Arc<str>, (Arc<PodIdentity>, Timestamp)>,
+    /// When it was last asked which pods of this node have which addresses ([`Known::attached`]).
+    asked: Option<Timestamp>,
+    /// The answer: whose they are, by uids, and when it was asked last before they were; none where that was not asked before.
+    given: HashMap<IpAddr, (Arc<str>, Option<Timestamp>)>,
     /// Ranges of pods' and Services' addresses, by their pools.
     pools: BTreeMap<String, Vec<IpNet>>,
     /// Addresses have or had others than is written down.
@@ -135,7 +144,7 @@ impl Known {
 
     /// Where a node's agent answers; none where the node is not there.
     pub(super) fn address(&self, node: &NodeName) -> Option<IpAddr> {
-        self.lock().nodes.get(node)?.first().copied()
+        self.lock().nodes.get(node)?.own.first().copied()
     }
 
     /// Takes a change in.
@@ -146,10 +155,13 @@ impl Known {
         }
         match change {
             Change::Node(name, Some(node)) => {
-                let addrs = [Some(node.addr), node.addr6, node.internal, node.internal6];
-                facts.nodes.insert(name.clone(), addrs.into_iter().flatten().map(|addr| addr.0).collect());
+                facts.nodes.insert(name.clone(), NodeAddrs::from(node));
+                facts.parts.insert(name.clone(), node.pod_cidrs.clone());
             }
-            Change::Node(name, None) => drop(facts.nodes.remove(name)),
+            Change::Node(name, None) => {
+                facts.nodes.remove(name);
+                facts.parts.remove(name);
+            }
             Change::Service(key, Some(service)) => drop(facts.services.insert(key.clone(), places(service))),
             Change::Service(key, None) => drop(facts.services.remove(key)),
             Change::Slice(key, slice) => {
@@ -170,6 +182,14 @@ impl Known {
         let moves_ranges = !matches!(change, Change::Node(..)) || facts.has_node_ports();
         drop(facts);
         if moves_ranges {
+            self.ranges_changed.notify_one();
+        }
+    }
+
+    /// Which addresses pods of this node have by now, by their uids, as who gave them knows: a pod may use them before its object shows them, and one
+    /// that ends soon is shown with them when it is over.
+    pub(super) fn attached(&self, held: Vec<(IpAddr, Arc<str>)>, now: Timestamp) {
+        if self.lock().attached(held, now) {
             self.ranges_changed.notify_one();
         }
     }
@@ -211,7 +231,7 @@ impl Facts {
         let services = self.services.values().flatten().map(|place| place.at.ip());
         let services = services.filter(|addr| !addr.is_unspecified()).map(IpNet::from);
         // At nodes' ports there are pods behind their addresses, and from there these see others masqueraded.
-        let nodes = self.has_node_ports().then(|| self.nodes.values().flatten().map(|addr| IpNet::from(*addr)));
+        let nodes = self.has_node_ports().then(|| self.nodes.values().flat_map(NodeAddrs::all).map(IpNet::from));
         pools.iter().copied().chain(pods).chain(services).chain(nodes.into_iter().flatten()).collect()
     }
 
@@ -222,12 +242,37 @@ impl Facts {
     fn name(&mut self) {
         let answers = [IpAddr::V4(GATEWAY_V4), IpAddr::V6(AGENT_V6)];
         let gateway = self.own.iter().flat_map(|own| answers.map(|addr| (addr, own.clone())));
-        let nodes = self.nodes.iter().flat_map(|(name, addrs)| addrs.iter().map(|addr| (*addr, name.clone())));
-        self.names.set_nodes(nodes.chain(gateway).collect());
+        let own = self.nodes.iter().flat_map(|(name, addrs)| addrs.own.iter().map(|addr| (*addr, name.clone())));
+        let parts = self.parts.iter().flat_map(|(name, parts)| parts.iter().map(move |part| (name, part)));
+        let flannels = parts.filter(|(_, part)| self.is_flannels(part));
+        let firsts = flannels.flat_map(|(name, part)| first_two(part).map(move |addr| (addr, name.clone())));
+        let all = firsts.chain(self.unshared()).chain(own).chain(gateway).collect();
+        self.names.set_nodes(all);
         let places = || self.services.iter().flat_map(|(key, places)| places.iter().map(move |place| (key, place)));
         let unserved = places().filter(|(key, place)| self.served.is_unserved(key, place));
         self.names.set_unserved(unserved.map(|(_, place)| (place.at, place.transport)).collect());
         self.names.set_services(places().map(|(key, place)| ((place.at, place.transport), key.clone())).collect());
+    }
+
+    /// What one node alone says that it has beside its own addresses: by what several say, none of them is known.
+    fn unshared(&self) -> HashMap<IpAddr, NodeName> {
+        let mut said: HashMap<IpAddr, Option<&NodeName>> = HashMap::new();
+        for (name, addrs) in &self.nodes {
+            for addr in &addrs.others {
+                let by = said.entry(*addr).or_insert(Some(name));
+                if *by != Some(name) {
+                    *by = None;
+                }
+            }
+        }
+        said.into_iter().filter_map(|(addr, by)| Some((addr, by?.clone()))).collect()
+    }
+
+    /// Whether flannel's configuration has it: nodes' devices and bridges have addresses of their parts then.
+    fn is_flannels(&self, part: &IpNet) -> bool {
+        // Those of its configurations have names that no pool has.
+        let mut ranges = self.pools.iter().filter(|(name, _)| name.ends_with('/')).flat_map(|(_, ranges)| ranges);
+        ranges.any(|range| range.contains(part))
     }
 
     fn see(&mut self, pod: &Pod, now: Timestamp) {
@@ -237,16 +282,89 @@ impl Facts {
         let identity = Arc::new(identity);
         self.is_unwritten = true;
         let since = began(pod).unwrap_or(Timestamp::MIN);
-        addrs.iter().for_each(|addr| self.names.hold(*addr, &identity, since, now));
-        self.pods.insert(identity.uid.clone(), addrs);
+        self.who.insert(identity.uid.clone(), (identity.clone(), since));
+        // Objects show addresses of sandboxes that are gone until the kubelet has made others.
+        let addrs: Vec<IpAddr> =
+            addrs.into_iter().filter(|addr| !self.is_given_to_another(*addr, &identity.uid)).collect();
+        // It may have some that its object does not show yet.
+        let known = self.pods.remove(&identity.uid).unwrap_or_default().into_iter();
+        let others = known.filter(|addr| !addrs.contains(addr) && self.names.is_held(*addr, &identity.uid));
+        let all: Vec<IpAddr> = addrs.iter().copied().chain(others).collect();
+        for addr in &all {
+            // Before, it was another one's, or nobody's.
+            let given = self.given.get(addr).filter(|(uid, _)| *uid == identity.uid).and_then(|(_, given)| *given);
+            self.names.hold(*addr, &identity, given.map_or(since, |given| given.max(since)), now);
+        }
+        self.pods.insert(identity.uid.clone(), all);
+    }
+
+    /// Whether this node gave an address to another pod than that one. Of one that nobody knows it is not sure that it is another one: the kubelet
+    /// calls a static pod by another uid than its object has.
+    fn is_given_to_another(&self, addr: IpAddr, uid: &str) -> bool {
+        self.given.get(&addr).is_some_and(|(given, _)| **given != *uid && self.who.contains_key(given))
+    }
+
+    /// Whether it was not known before.
+    fn attached(&mut self, held: Vec<(IpAddr, Arc<str>)>, now: Timestamp) -> bool {
+        let asked = self.asked.replace(now);
+        let mut before = std::mem::take(&mut self.given);
+        let mut is_new = false;
+        for (addr, uid) in held {
+            let given = before.remove(&addr).filter(|(had, _)| *had == uid).map_or(asked, |(_, given)| given);
+            self.given.insert(addr, (uid.clone(), given));
+            let Some((pod, began)) = self.who.get(&uid).filter(|_| !self.names.is_held(addr, &uid)) else { continue };
+            // Before, it was another one's, or nobody's.
+            let since = given.map_or(*began, |given| given.max(*began));
+            self.names.hold(addr, pod, since, now);
+            let addrs = self.pods.entry(uid).or_default();
+            if !addrs.contains(&addr) {
+                addrs.push(addr);
+            }
+            is_new = true;
+        }
+        self.is_unwritten |= is_new;
+        is_new
     }
 
     fn lose(&mut self, uid: &str, now: Timestamp) {
+        self.who.remove(uid);
         self.is_unwritten |= self.pods.contains_key(uid);
         for addr in self.pods.remove(uid).into_iter().flatten() {
             self.names.release(addr, uid, now);
         }
     }
+}
+
+/// All by which the cluster knows a node.
+#[derive(Debug)]
+struct NodeAddrs {
+    /// Where its peers send.
+    own: Vec<IpAddr>,
+    /// What it says of itself beside: an `ExternalIP` is that of many where they are behind one NAT, and so is an `InternalIP` that each virtual
+    /// machine has towards its host.
+    others: Vec<IpAddr>,
+}
+
+impl NodeAddrs {
+    fn all(&self) -> impl Iterator<Item = IpAddr> {
+        self.own.iter().chain(&self.others).copied()
+    }
+}
+
+impl From<&Node> for NodeAddrs {
+    fn from(node: &Node) -> Self {
+        let own = [Some(node.addr), node.addr6].into_iter().flatten().map(|addr| addr.0);
+        let internal = [node.internal, node.internal6].into_iter().flatten().map(|addr| addr.0);
+        Self { own: own.collect(), others: internal.chain(node.addresses.iter().copied()).collect() }
+    }
+}
+
+/// What a node's devices have of its part of flannel's range, and what its bridge has: no pods have these (`planner::ipam::flannel`). From the first one
+/// is what the node itself sends to pods of others through VXLAN.
+fn first_two(part: &IpNet) -> impl Iterator<Item = IpAddr> + use<> {
+    let device = part.network();
+    let bridge = part.hosts().find(|addr| *addr != device);
+    iter::once(device).chain(bridge)
 }
 
 /// What tells [`Known`], as long as the value is there.

@@ -161,17 +161,15 @@ impl Recorder {
         }
     }
 
-    /// Marks with a file that it records. An earlier agent that did not come to take its mark away had read what it did not tell: a gap says so first.
+    /// Marks with a file that it records. An earlier agent that did not come to take its mark away had read what it did not tell, and one of another
+    /// version may have counted what nobody reads any more: a gap says so first.
     pub(super) fn marking(mut self, path: &Path) -> Self {
-        let (mark, found) = Mark::make(path);
+        let (mark, found, ended) = Mark::make(path);
         self.mark = mark;
-        let Some(told) = found else { return self };
-        // If nothing was counted meanwhile, nobody asked for it.
-        let end = if self.flows.goes_on() { self.whole } else { told.checked_add(READING).unwrap_or(told) };
-        // Who reads the past is told of a flow at the next reading, or once it is known what became of it.
         let is_sent = self.sinks.log.is_some() || !self.sinks.collectors.is_empty();
-        let unsent = if is_sent { UNSENT } else { 2 * READING + SILENT };
-        let (start, node, at) = (told.checked_sub(unsent).unwrap_or(told), self.node.clone(), GapAt::Agent);
+        let before = (self.flows.goes_on(), self.flows.abandons());
+        let Some((start, end)) = untold((found, ended), before, is_sent, self.whole) else { return self };
+        let (node, at) = (self.node.clone(), GapAt::Agent);
         self.unfinished = Some(Gap { start, end, node, at, device: None, pod: None, packets: 0, bytes: 0, flows: 0 });
         self
     }
@@ -239,6 +237,8 @@ impl Recorder {
         }
         let is_due = reads && self.limits.is_due(Timestamp::now(), is_last);
         let dropped = if is_due { self.senders.dropped() } else { None };
+        // Each time: what came from a pod that began just now is told within a moment, and not named any more after that.
+        self.known.attached(self.senders.pods(), Timestamp::now());
         let mut facts = self.known.facts();
         if let Some(senders) = senders {
             facts.names.set_senders(senders);
@@ -296,6 +296,23 @@ impl Recorder {
         }
         ended.and(taken)
     }
+}
+
+/// From when until when what an earlier agent counted may be told by nobody: by the mark of it that was `found`, or when it `ended` by itself, and whether
+/// its maps are gone on with or abandoned: these were counted in also since it ended. All that is counted from `whole` on is told.
+fn untold(
+    (found, ended): (Option<Timestamp>, Option<Timestamp>),
+    (goes_on, abandons): (bool, bool),
+    is_sent: bool,
+    whole: Timestamp,
+) -> Option<(Timestamp, Timestamp)> {
+    let told = found.or_else(|| abandons.then(|| ended.unwrap_or(whole)))?;
+    // If nothing was counted meanwhile, nobody asked for it.
+    let end = if goes_on || abandons { whole } else { told.checked_add(READING).unwrap_or(told) };
+    // Who reads the past is told of a flow at the next reading, or once it is known what became of it. Of a flow that lasts an abandoned map may have what
+    // passed since it was told last, a minute before its agent ended.
+    let unsent = if is_sent || abandons { UNSENT } else { 2 * READING + SILENT };
+    Some((told.checked_sub(unsent).unwrap_or(told), end))
 }
 
 /// Reads the map and takes out what is over, also since its interface is gone. `seen` gets each entry.

@@ -45,6 +45,11 @@ pub(super) trait Holders: Send {
     /// All of the node; none where it cannot be told now.
     fn senders(&self) -> Option<Senders>;
 
+    /// The addresses of the node's pods, and their uids.
+    fn pods(&self) -> Vec<(IpAddr, Arc<str>)> {
+        Vec::new()
+    }
+
     /// All interfaces of the node; none where it cannot be told now.
     fn devices(&self) -> Option<Devices> {
         None
@@ -141,6 +146,10 @@ impl Holders for OfNode {
         }
     }
 
+    fn pods(&self) -> Vec<(IpAddr, Arc<str>)> {
+        self.addresses.holders().into_iter().map(|(addr, holder)| (addr, holder.uid)).collect()
+    }
+
     fn devices(&self) -> Option<Devices> {
         match RtSocket::open().and_then(|mut socket| link::list(&mut socket)) {
             Ok(links) => Some(links.into_iter().map(|link| (link.index, link.name)).collect()),
@@ -183,6 +192,11 @@ impl Asking {
         let senders = self.of.senders();
         self.is_due = senders.is_none();
         senders
+    }
+
+    /// Which pods have which addresses.
+    pub(super) fn pods(&self) -> Vec<(IpAddr, Arc<str>)> {
+        self.of.pods()
     }
 
     /// Which interfaces are there.

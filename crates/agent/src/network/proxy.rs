@@ -1,7 +1,14 @@
 //! kube-proxy's configuration, and what is told of Services, in the network's thread.
 
-use std::{borrow::Cow, collections::HashSet, error::Error, net::IpAddr, time::Instant};
+use std::{
+    borrow::Cow,
+    collections::HashSet,
+    error::Error,
+    net::{IpAddr, Ipv4Addr},
+    time::Instant,
+};
 
+use ipnet::IpNet;
 use podnet_kernel::{
     addr,
     monitor::{Notice, Transaction},
@@ -48,9 +55,9 @@ impl Worker {
     fn tell_addrs_for(&mut self, mode: Mode) -> Result<(), ApplyError> {
         let underlay = addrs_of(self.repair.underlay());
         let mut all = underlay.clone();
-        if matches!(self.proxy.node_port_addresses(mode), NodePortAddresses::Ranges(_)) {
+        if let NodePortAddresses::Ranges(ranges) = self.proxy.node_port_addresses(mode) {
             let listed = addr::list_lasting(self.datapath.route_socket())?;
-            let left = add_usable(&mut all, listed.into_iter().map(|(_, net)| net.addr()));
+            let left = add_usable(&mut all, listed.into_iter().map(|(_, net)| net.addr()), &ranges);
             self.proxy.leaves_addresses(left, all.len());
         }
         self.rules.set_node_addrs(&all, &underlay);
@@ -167,10 +174,16 @@ fn without_own(notices: &[Notice], is_own: impl Fn(&Transaction) -> bool) -> Cow
 }
 
 /// Adds addresses at which a node can be reached from elsewhere. Answers how many there are too many.
-fn add_usable(all: &mut Vec<NodeAddr>, listed: impl IntoIterator<Item = IpAddr>) -> usize {
-    // The loopback's are for the node alone, and addresses of one link are nobody's destination.
+fn add_usable(all: &mut Vec<NodeAddr>, listed: impl IntoIterator<Item = IpAddr>, ranges: &[IpNet]) -> usize {
+    // Addresses of one link are nobody's destination, unless a range is of such: some clouds have their nodes there.
+    let is_named = |addr: &Ipv4Addr| {
+        ranges
+            .iter()
+            .any(|range| matches!(range, IpNet::V4(range) if range.network().is_link_local() && range.contains(addr)))
+    };
+    // The loopback's are for the node alone.
     let is_usable = |addr: &IpAddr| match addr {
-        IpAddr::V4(addr) => !addr.is_loopback() && !addr.is_link_local(),
+        IpAddr::V4(addr) => !addr.is_loopback() && (!addr.is_link_local() || is_named(addr)),
         IpAddr::V6(addr) => !addr.is_loopback() && !addr.is_unicast_link_local(),
     };
     let mut known: HashSet<IpAddr> = all.iter().map(|addr| addr.0).collect();
@@ -197,11 +210,16 @@ mod tests {
     fn a_node_has_its_ports_at_addresses_that_can_be_reached_and_at_so_many_at_most() {
         let mut all = vec![NodeAddr([192, 0, 2, 1].into())];
         let listed = ["127.0.0.1", "192.0.2.1", "169.254.7.7", "192.0.2.2", "::1", "fe80::1", "2001:db8::1"];
-        assert_eq!(add_usable(&mut all, listed.map(|addr| addr.parse().unwrap())), 0);
+        let listed = listed.map(|addr| addr.parse().unwrap());
+        let everything = ["0.0.0.0/0".parse().unwrap()];
+        assert_eq!(add_usable(&mut all, listed, &everything), 0);
         let texts: Vec<_> = all.iter().map(|addr| addr.0.to_string()).collect();
         assert_eq!(texts, ["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
         let many = (0..5_000).map(|number| IpAddr::from(std::net::Ipv4Addr::from_bits(0x0a60_0000 + number)));
-        assert_eq!(add_usable(&mut all, many), 5_000 + 3 - ADDRESSES);
+        let mut with_links = all.clone();
+        assert_eq!(add_usable(&mut with_links, listed, &["169.254.0.0/16".parse().unwrap()]), 0);
+        assert_eq!(with_links.last(), Some(&NodeAddr([169, 254, 7, 7].into())));
+        assert_eq!(add_usable(&mut all, many, &everything), 5_000 + 3 - ADDRESSES);
         assert_eq!((all.len(), all[0].0.to_string()), (ADDRESSES, "192.0.2.1".to_owned()));
     }
 }

@@ -53,6 +53,9 @@ struct Account {
     /// Of connections gaps tell how many they are; of datagrams' flows they tell an estimate.
     #[serde(skip)]
     are_connections: bool,
+    /// So many flows are to begin in a second; 0: as many as the machine sends.
+    #[serde(skip)]
+    wanted_rate: u32,
     flows: u64,
     /// That the client sent and got.
     packets: u64,
@@ -112,16 +115,17 @@ struct Way {
 pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, near, far]: [&End; 3]) -> Result<Accounts> {
     let agent = Process(u32::try_from(cluster.pid(&format!("{NODE}-agent")))?);
     Ok(Accounts {
-        connections: connections(podnet, agent, [client, near])?,
-        connections_between: connections(podnet, agent, [client, far])?,
+        connections: connections(podnet, agent, [client, near], RATE)?,
+        connections_between: connections(podnet, agent, [client, far], 0)?,
         datagrams: datagrams(podnet, agent, [client, far], false)?,
         datagrams_with_room: None,
     })
 }
 
-fn connections(podnet: &str, agent: Process, [client, server]: [&End; 2]) -> Result<Account> {
+fn connections(podnet: &str, agent: Process, [client, server]: [&End; 2], wanted_rate: u32) -> Result<Account> {
     let ports = CONNECTIONS_PORT..CONNECTIONS_PORT + 1;
-    let mut connections = Account { are_connections: true, ..Account::of(u64::from(RATE) * u64::from(SECONDS)) };
+    let flows = Account::of(u64::from(RATE) * u64::from(SECONDS));
+    let mut connections = Account { are_connections: true, wanted_rate, ..flows };
     connections.run(podnet, agent, &ports, false, || {
         script::connections(client, server, CONNECTIONS_PORT, RATE * SECONDS, f64::from(RATE))
     })?;
@@ -257,9 +261,10 @@ impl Accounts {
 }
 
 impl Account {
-    /// What is neither in records nor in gaps, and what is there more than once. What gaps of nobody known tell may be the client's.
+    /// What is neither in records nor in gaps, what is there more than once, and that it was sent too slowly to show anything. What gaps of nobody
+    /// known tell may be the client's.
     fn faults(&self, what: &str) -> Vec<String> {
-        let Self { flows, packets, recorded_flows, told_twice, .. } = *self;
+        let Self { flows, packets, recorded_flows, told_twice, rate, wanted_rate, .. } = *self;
         let told_flows = recorded_flows + self.missing_flows + self.nameless_flows;
         let unaccounted = self.unaccounted();
         let mut faults = Vec::new();
@@ -284,6 +289,10 @@ impl Account {
         }
         if told_twice > 0 {
             faults.push(format!("{told_twice} {what} are told by the other node as well"));
+        }
+        // The last packets of the last connections are sent behind them.
+        if rate < f64::from(wanted_rate) * 0.98 {
+            faults.push(format!("{what}: {rate:.0} of a second and not {wanted_rate}"));
         }
         faults
     }

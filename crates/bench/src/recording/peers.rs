@@ -15,6 +15,7 @@ use super::{Follower, load};
 use crate::{
     Result,
     lab::Process,
+    services::{self, Figures, Load},
     traffic::{End, median},
 };
 
@@ -36,6 +37,30 @@ struct Watcher {
     cpu_s_per_million: f64,
     /// By those when nobody watches.
     connections_ratio: f64,
+    /// The same of what is sent, and of what is asked, on one connection.
+    throughput_ratio: f64,
+    requests_ratio: f64,
+}
+
+/// What was measured once while somebody watched.
+struct Turn {
+    cpu_s: f64,
+    connections_s: f64,
+    established: Figures,
+}
+
+impl Watcher {
+    fn of(name: &'static str, turns: &[Turn], nobody: &[Turn]) -> Self {
+        let ratio = |of: fn(&Turn) -> f64| median(turns.iter().zip(nobody).map(|(on, off)| of(on) / of(off)).collect());
+        let cpu = turns.iter().map(|turn| turn.cpu_s * 1e6 / f64::from(CONNECTIONS));
+        Self {
+            name,
+            cpu_s_per_million: median(cpu.collect()),
+            connections_ratio: ratio(|turn| turn.connections_s),
+            throughput_ratio: ratio(|turn| turn.established.gbit_s),
+            requests_ratio: ratio(|turn| turn.established.requests_s),
+        }
+    }
 }
 
 /// Who watches in a round; it ends with the value.
@@ -49,7 +74,7 @@ const NAMES: [&str; 4] = ["nobody", "podnet", "tcpdump", "conntrack"];
 
 pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, server]: [&End; 2]) -> Result<Watched> {
     let agent = Process(u32::try_from(cluster.pid("node1-agent"))?);
-    let mut all: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut all: BTreeMap<&str, Vec<Turn>> = BTreeMap::new();
     for _ in 0..TURNS {
         let mut idle = 0.0;
         for name in NAMES {
@@ -69,7 +94,8 @@ pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, server]: [&End; 
             let took = load::connections(client, server, PORT, CONNECTIONS, f64::INFINITY)?;
             thread::sleep(TAKING_IN);
             let cpu = spent()? - before;
-            let cpu = match watching {
+            let established = services::ask_client(client, server.addr, Load::Established)?;
+            let cpu_s = match watching {
                 Watching::Nobody => {
                     idle = cpu;
                     0.0
@@ -83,17 +109,11 @@ pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, server]: [&End; 
                     cpu
                 }
             };
-            all.entry(name).or_default().push((cpu, f64::from(CONNECTIONS) / took.as_secs_f64()));
+            let connections_s = f64::from(CONNECTIONS) / took.as_secs_f64();
+            all.entry(name).or_default().push(Turn { cpu_s, connections_s, established });
         }
     }
-    let nobody = all[NAMES[0]].clone();
-    let watcher = |name: &'static str| {
-        let turns = &all[name];
-        let ratios = turns.iter().zip(&nobody).map(|(turn, nobody)| turn.1 / nobody.1);
-        let cpu = turns.iter().map(|turn| turn.0 * 1e6 / f64::from(CONNECTIONS));
-        Watcher { name, cpu_s_per_million: median(cpu.collect()), connections_ratio: median(ratios.collect()) }
-    };
-    Ok(Watched(NAMES.into_iter().map(watcher).collect()))
+    Ok(Watched(NAMES.into_iter().map(|name| Watcher::of(name, &all[name], &all[NAMES[0]])).collect()))
 }
 
 /// A program that watches in a pod's network namespace.
@@ -164,11 +184,28 @@ fn inside(pid: u32, words: &[&str]) -> Result<()> {
 
 impl fmt::Display for Watched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = |Watcher { name, cpu_s_per_million, connections_ratio }: &Watcher| {
+        let line = |watcher: &Watcher| {
+            let Watcher { name, cpu_s_per_million, connections_ratio, throughput_ratio, requests_ratio } = watcher;
             format!(
-                "watched by {name:<10} {cpu_s_per_million:8.2} s of a processor for a million connections, {connections_ratio:5.2} of the rate"
+                "watched by {name:<10} {cpu_s_per_million:8.2} s of a processor for a million connections, {connections_ratio:5.2} of the rate; {throughput_ratio:5.2} of the throughput, {requests_ratio:5.2} of the requests"
             )
         };
         f.write_str(&self.0.iter().map(line).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_watches_is_told_beside_nobody_in_the_same_turn() {
+        let turn = |cpu_s, rate: f64| Turn { cpu_s, connections_s: rate, established: services::each(|_| rate / 2.0) };
+        let nobody = [turn(0.0, 100.0), turn(0.0, 10.0), turn(0.0, 50.0)];
+        let podnet = [turn(0.2, 90.0), turn(0.2, 9.0), turn(0.2, 10.0)];
+        let watched = Watched(vec![Watcher::of("podnet", &podnet, &nobody)]);
+        let Watcher { connections_ratio, throughput_ratio, requests_ratio, cpu_s_per_million, .. } = watched.0[0];
+        assert_eq!([connections_ratio, throughput_ratio, requests_ratio, cpu_s_per_million], [0.9, 0.9, 0.9, 10.0]);
+        assert!(watched.to_string().ends_with(" 0.90 of the throughput,  0.90 of the requests"), "{watched}");
     }
 }

@@ -7,16 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use podnet_kernel::{
     forwarding::FORWARDING6,
-    nft::{ForwardChain, Passing},
+    nft::Passing,
     snapshot::{FORWARDING4, Snapshot, Told},
 };
-use podnet_model::{Family, NodeName, PodKey, ServiceKey, proxy::Mode};
+use podnet_model::{Family, LinkName, NodeName, PodKey, ServiceKey, proxy::Mode};
 use podnet_planner::{
     border,
     overlay::State as Observed,
+    ruleset::RuleSet,
     services::nftables,
     step::{Route, RouteTarget, Step},
-    trace::{Entry, Hop, Kind, Place, Planned, Trace},
+    trace::{BY_UNDERLAY, Entry, Hop, Kind, Place, Planned, Trace},
 };
 
 use super::{kernels::Kernels, state::State};
@@ -33,22 +34,64 @@ pub(super) struct Remark {
     pub(super) pod: Option<PodKey>,
     /// In words.
     pub(super) what: String,
+    mender: Mender,
 }
 
+/// Who mends what differs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Mender {
+    /// The node's agent.
+    Agent,
+    /// Whoever keeps the underlay, of which this device is.
+    Underlay(LinkName),
+    /// Whoever keeps the node's kernel, which has no nf_tables.
+    Kernel,
+    /// The node's agent, unless it is told not to: whoever keeps the host's firewall then.
+    Firewall,
+    /// Nobody: it is inside of a pod.
+    Nobody,
+}
+
+/// What is wrong on a node, in words, and who mends it.
+type Fault = (String, Mender);
+
 impl Remark {
+    fn on(node: &NodeName, (what, mender): Fault) -> Self {
+        Self { node: node.clone(), pod: None, what, mender }
+    }
+
     fn inside(node: &NodeName, pod: &PodKey, what: String) -> Self {
-        Self { node: node.clone(), pod: Some(pod.clone()), what }
+        Self { node: node.clone(), pod: Some(pod.clone()), what, mender: Mender::Nobody }
     }
 
     /// What to do about it.
     pub(super) fn remedy(&self) -> String {
-        self.pod.as_ref().map_or_else(
-            || MENDED.to_owned(),
-            |pod| {
-                let (name, namespace) = (&pod.name, &pod.namespace);
-                format!("agents mend nothing inside of a pod: who changed it there? A new pod is whole: kubectl delete pod {name} -n {namespace}")
-            },
-        )
+        if let Some(PodKey { namespace, name, .. }) = &self.pod {
+            return format!(
+                "agents mend nothing inside of a pod: who changed it there? A new pod is whole: kubectl delete pod {name} -n {namespace}"
+            );
+        }
+        match &self.mender {
+            Mender::Agent | Mender::Nobody => MENDED.to_owned(),
+            Mender::Underlay(device) => format!(
+                "agents leave the underlay's device as it is: ip link set {device} up on that node, where it is there"
+            ),
+            Mender::Kernel => "load nf_tables on that node (modprobe nf_tables), or take a kernel with it".to_owned(),
+            Mender::Firewall => {
+                "an agent lets pods' packets pass there, unless it has --iptables-forward-rules=false: then accept them in that chain yourself"
+                    .to_owned()
+            }
+        }
+    }
+
+    /// What is the first to be said of: that which somebody has to mend on a node may be why there is more.
+    const fn rank(&self) -> u8 {
+        match self.mender {
+            Mender::Underlay(_) | Mender::Kernel | Mender::Firewall => 0,
+            Mender::Agent => 1,
+            // What is not mended by itself in a pod is said where nothing else is wrong.
+            Mender::Nobody => 2,
+        }
     }
 }
 
@@ -80,7 +123,7 @@ struct Findings {
 
 impl Compared {
     fn take(&mut self, node: &NodeName, findings: Findings) {
-        let remark = |what: String| Remark { node: node.clone(), pod: None, what };
+        let remark = |what: String| Remark::on(node, (what, Mender::Agent));
         self.found.extend(findings.found.into_iter().map(remark));
         self.detours.extend(findings.detours.into_iter().map(remark));
         self.left_out.extend(findings.left_out.into_iter().map(remark));
@@ -100,8 +143,7 @@ impl Compared {
                     .remedy("agents answer who may get nodes/forwarding, at their port for flows (--agent-port); of pods those of this version tell"),
             ),
             count => {
-                // What is not mended by itself is said where nothing else is wrong.
-                let remedy = self.differences().min_by_key(|one| one.pod.is_some()).map(Remark::remedy);
+                let remedy = self.differences().min_by_key(|one| one.rank()).map(Remark::remedy);
                 let failure = Failure::new(format!("{count} things on the way are not as they are planned"));
                 Some(failure.remedy(remedy.unwrap_or_default()))
             }
@@ -136,7 +178,8 @@ pub(super) fn compare(state: &State, trace: &Trace, kernels: &Kernels) -> Compar
                     Ok(kernel) => {
                         let observed = opened.entry(pod).or_insert_with(|| kernel.observed());
                         let remark = |what: String| Remark::inside(node, pod, format!("in pod {pod}: {what}"));
-                        compared.found.extend(of_hop(hop, kernel, observed).into_iter().map(remark));
+                        let faults = of_hop(hop, kernel, observed, None);
+                        compared.found.extend(faults.into_iter().map(|(what, _)| remark(what)));
                     }
                     Err(why) => {
                         compared.closed.insert(pod.clone());
@@ -152,9 +195,10 @@ pub(super) fn compare(state: &State, trace: &Trace, kernels: &Kernels) -> Compar
             compared.unseen.entry(node.clone()).or_insert_with(|| kernels.why_not(node).to_owned());
             continue;
         };
-        let remark = |what: String| Remark { node: node.clone(), pod: None, what };
+        let remark = |fault: Fault| Remark::on(node, fault);
         let observed = observed.entry(node).or_insert_with(|| told.kernel.observed());
-        compared.found.extend(of_hop(hop, &told.kernel, observed).into_iter().map(remark));
+        let faults = of_hop(hop, &told.kernel, observed, Some(&planned.facts.device));
+        compared.found.extend(faults.into_iter().map(remark));
         if !hop.entries.is_empty() {
             entries.entry(node).or_default().extend(&hop.entries);
         }
@@ -165,7 +209,7 @@ pub(super) fn compare(state: &State, trace: &Trace, kernels: &Kernels) -> Compar
         if is_ruled(hop) && ruled.insert(node) {
             let (found, left_out) = of_rules(told, planned);
             compared.found.extend(found.into_iter().map(remark));
-            compared.left_out.extend(left_out.into_iter().map(remark));
+            compared.left_out.extend(left_out.into_iter().map(|what| remark((what, Mender::Agent))));
         }
     }
     for (node, whose) in asked {
@@ -186,16 +230,25 @@ const fn is_ruled(hop: &Hop) -> bool {
     matches!(hop.kind, Kind::Translated | Kind::Masqueraded | Kind::Judged | Kind::Routed)
 }
 
-fn of_hop(hop: &Hop, kernel: &Snapshot, observed: &Observed) -> Vec<String> {
-    let mut told: Vec<String> = hop.stands.iter().filter_map(|step| of_step(step, observed)).collect();
+/// Whether the routes that a packet takes there are somebody else's: nothing is planned that they could be compared with.
+pub(super) fn is_by_underlay(hop: &Hop) -> bool {
+    hop.rule.as_deref() == Some(BY_UNDERLAY)
+}
+
+/// What differs at a hop, in a network whose device of the underlay this is.
+fn of_hop(hop: &Hop, kernel: &Snapshot, observed: &Observed, underlay: Option<&LinkName>) -> Vec<Fault> {
+    let steps = hop.stands.iter().filter_map(|step| of_step(step, observed));
+    let mut told: Vec<Fault> = steps.map(|what| (what, Mender::Agent)).collect();
     // What limits a pod is compared by itself: where it is missing, nothing is lost.
     if let Some(device) = hop.device.as_ref().filter(|_| hop.kind != Kind::Judged) {
+        let mender = || if underlay == Some(device) { Mender::Underlay(device.clone()) } else { Mender::Agent };
         match kernel.devices.iter().find(|found| found.name == *device) {
-            None => told.push(format!("there is no device {device}")),
-            Some(found) if !found.is_up => told.push(format!("device {device} is down")),
+            None => told.push((format!("there is no device {device}"), mender())),
+            Some(found) if !found.is_up => told.push((format!("device {device} is down"), mender())),
             Some(found) if hop.mtu.is_some_and(|mtu| mtu != found.mtu) => {
                 let mtu = hop.mtu.unwrap_or_default();
-                told.push(format!("device {device} has MTU {} and not {mtu}", found.mtu));
+                // Of the underlay's device the agent follows it.
+                told.push((format!("device {device} has MTU {} and not {mtu}", found.mtu), Mender::Agent));
             }
             Some(_) => {}
         }
@@ -255,13 +308,17 @@ fn way(target: &RouteTarget) -> String {
 
 /// Of the settings, of the tables of nf_tables and of other people's chains that would drop what is forwarded: what is wrong, and what is not
 /// known.
-fn of_rules(told: &Told, planned: &Planned) -> (Vec<String>, Vec<String>) {
-    let (mut found, mut left_out) = (of_settings(&told.kernel, planned), Vec::new());
+fn of_rules(told: &Told, planned: &Planned) -> (Vec<Fault>, Vec<String>) {
+    let by_agent = |what: String| (what, Mender::Agent);
+    let mut found: Vec<Fault> = of_settings(&told.kernel, planned).into_iter().map(by_agent).collect();
+    let mut left_out = Vec::new();
     let Some(rules) = &told.kernel.rules else {
-        found.push("its kernel has no nf_tables (CONFIG_NF_TABLES): there are no rules of podnet's".to_owned());
+        let what = "its kernel has no nf_tables (CONFIG_NF_TABLES): there are no rules of podnet's".to_owned();
+        found.push((what, Mender::Kernel));
         return (found, left_out);
     };
-    let mut wanted = vec![(border::TABLE, &planned.rules[Family::V4][1])];
+    let bordered = Family::ALL.into_iter().filter(|family| planned.bordered[*family]);
+    let mut wanted: Vec<(&str, &RuleSet)> = bordered.map(|family| (border::TABLE, &planned.rules[family][1])).collect();
     if matches!(planned.facts.mode, Mode::Nftables | Mode::Ebpf) {
         let needed = Family::ALL.into_iter().filter(|family| planned.services[*family].is_needed());
         match told.is_configured_alone {
@@ -270,17 +327,22 @@ fn of_rules(told: &Told, planned: &Planned) -> (Vec<String>, Vec<String>) {
         }
     }
     for (table, planned) in wanted {
-        found.extend(rules.differences(table, planned));
-        left_out.extend(rules.unlisted(table, planned));
+        // Tables of both families are called the same.
+        let of_family = |what: String| match planned.family {
+            Family::V4 => what,
+            Family::V6 => format!("{what} (family ip6)"),
+        };
+        found.extend(rules.differences(table, planned).into_iter().map(of_family).map(by_agent));
+        left_out.extend(rules.unlisted(table, planned).into_iter().map(of_family));
     }
     // What is passed on by the agent itself needs other rules in these chains.
     if planned.facts.mode != Mode::Userspace {
         let all: Vec<Passing> = planned.overlay.pod_ranges().map(Passing::Range).collect();
         let walls = rules.walls.iter().filter(|chain| !chain.lets_pass(&all));
-        let dropped = |chain: &ForwardChain| {
-            format!("the host's firewall drops what is forwarded: chain {chain} has the policy drop")
-        };
-        found.extend(walls.map(dropped));
+        found.extend(walls.map(|chain| {
+            let what = format!("the host's firewall drops what is forwarded: chain {chain} has the policy drop");
+            (what, Mender::Firewall)
+        }));
     }
     (found, left_out)
 }

@@ -4,11 +4,11 @@ use std::{fmt::Write, net::IpAddr};
 
 use k8s_openapi::api::core::v1 as api;
 use podnet_kernel::{neigh, netlink::RtSocket, netns::NetNs};
-use podnet_model::{Change, Family, Pod, PodKey, crd::block_name, limits::Limits, service::ServiceKind};
+use podnet_model::{Change, Family, NodeName, Pod, PodKey, crd::block_name, limits::Limits, service::ServiceKind};
 use podnet_planner::{
     ipam::{NetworkWish, Wish},
     step::RouteTarget,
-    trace::{Planned, Source, Target, Trace, Unknown},
+    trace::{Kind, Planned, Source, Target, Trace, Unknown},
 };
 
 use super::{
@@ -68,10 +68,21 @@ fn text(state: &State, pod: &Pod, spec: &api::PodSpec) -> String {
         return text;
     };
     line("node", node.to_string());
-    if pod.host_network {
-        line("network", "its node's own (hostNetwork): podnet gives it nothing".to_owned());
-        return text;
+    match pod.host_network {
+        true => line("network", "its node's own (hostNetwork): podnet gives it nothing".to_owned()),
+        false => own_network(state, pod, spec, node, &mut line),
     }
+    line("names", names(state, pod, spec));
+    let services = services(state, &pod.key);
+    if services.is_empty() {
+        line("services", "none leads to it".to_owned());
+    }
+    services.into_iter().for_each(|body| line("service", body));
+    text
+}
+
+/// What is done for a pod that has a network of its own, line by line.
+fn own_network(state: &State, pod: &Pod, spec: &api::PodSpec, node: &NodeName, line: &mut impl FnMut(&str, String)) {
     let planned = state.cluster.planned(node);
     if pod.addrs.is_empty() {
         line("addresses", format!("none yet: {}", decided(state, pod, Family::V4)));
@@ -81,7 +92,7 @@ fn text(state: &State, pod: &Pod, spec: &api::PodSpec) -> String {
         line("address", address(state, pod, addr));
         within(state, &pod.key, addr, node).into_iter().for_each(|body| line("inside", body));
         routes(state, planned, &pod.key, addr).into_iter().for_each(|body| line("route", body));
-        line("rule", format!("what comes from it must have the source {addr} (table podnet-pods, set senders)"));
+        line("rule", sender(state, &pod.key, addr));
         let pool = state.cluster.pool_of(addr);
         match pool.filter(|pool| pool.nat_outgoing) {
             Some(pool) => line(
@@ -93,13 +104,14 @@ fn text(state: &State, pod: &Pod, spec: &api::PodSpec) -> String {
     }
     host_ports(spec).into_iter().for_each(|body| line("host port", body));
     limits(pod).into_iter().for_each(|body| line("limit", body));
-    line("names", names(state, pod, spec));
-    let services = services(state, &pod.key);
-    if services.is_empty() {
-        line("services", "none leads to it".to_owned());
-    }
-    services.into_iter().for_each(|body| line("service", body));
-    text
+}
+
+/// Who may send with its address, as its node asks where it is known how the pod is joined to it.
+fn sender(state: &State, pod: &PodKey, addr: IpAddr) -> String {
+    let sent = outward(state, pod, addr).ok();
+    let mut hops = sent.iter().flat_map(|sent| &sent.paths).flat_map(|path| &path.hops);
+    let received = hops.find(|hop| hop.kind == Kind::Received).and_then(|hop| hop.rule.clone());
+    received.unwrap_or_else(|| format!("what comes from it must have the source {addr}"))
 }
 
 fn interface(planned: Option<&Planned>, addr: IpAddr) -> Option<String> {
@@ -116,7 +128,7 @@ fn interface(planned: Option<&Planned>, addr: IpAddr) -> Option<String> {
 }
 
 /// What the pod's own network has: the route by plan, and neighbours where its namespace is on this machine.
-fn within(state: &State, pod: &PodKey, addr: IpAddr, node: &podnet_model::NodeName) -> Vec<String> {
+fn within(state: &State, pod: &PodKey, addr: IpAddr, node: &NodeName) -> Vec<String> {
     let sent = outward(state, pod, addr).ok();
     let first = sent.as_ref().and_then(|sent| sent.paths.first()?.hops.first());
     let mut all: Vec<String> = first.and_then(|hop| hop.rule.clone()).into_iter().collect();
@@ -150,6 +162,9 @@ fn address(state: &State, pod: &Pod, addr: IpAddr) -> String {
     format!("{addr}, {pool}, {block}; {}", decided(state, pod, Family::of(&addr)))
 }
 
+/// Where the address of a pod that nothing is asked for comes from.
+const UNASKED: &str = "neither the pod nor its namespace asked for a pool: the node's CNI configuration decides, or else it is the first that selects node and namespace";
+
 /// Who decided where the address comes from. What the CNI configuration says is known to the node alone.
 fn decided(state: &State, pod: &Pod, family: Family) -> String {
     let scope = state.changes.iter().find_map(|change| match change {
@@ -173,7 +188,7 @@ fn decided(state: &State, pod: &Pod, family: Family) -> String {
             (None, Some(sticky)) => {
                 format!("the address that the pod of this name had before (StatefulSet {})", sticky.name)
             }
-            (None, None) => "nobody asked for a pool: the first that selects node and namespace".to_owned(),
+            (None, None) => UNASKED.to_owned(),
         },
     }
 }
@@ -321,6 +336,7 @@ fn services(state: &State, pod: &PodKey) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use podnet_model::limits::PodLimits;
     use serde_json::{Value, json};
 
     use super::*;
@@ -330,6 +346,38 @@ mod tests {
         let state = lab::state();
         let pod = &state.cluster.pods()[&PodKey::new("default", "p1")];
         text(&state, pod, &serde_json::from_value(spec.clone()).unwrap())
+    }
+
+    #[test]
+    fn who_may_send_is_told_as_the_node_asks_and_where_an_address_is_from_as_far_as_it_is_known() {
+        let key = PodKey::new("default", "p1");
+        let told = |state: &State| text(state, &state.cluster.pods()[&key], &api::PodSpec::default());
+        let elsewhere = told(&lab::state());
+        assert!(elsewhere.contains("rule        what comes from it must have the source 10.1.1.5\n"), "{elsewhere}");
+        assert!(elsewhere.contains(UNASKED), "{elsewhere}");
+        let mut state = lab::limited(&Ok(PodLimits::default()));
+        let rule =
+            |set: &str| format!("rule        sender 10.1.1.5 of pn-node1 alone, all else is dropped (table {set})\n");
+        let routed = told(&state);
+        assert!(routed.contains(&rule("podnet-pods, set senders")), "{routed}");
+        let mut facts = lab::told(1).facts;
+        facts.links.values_mut().for_each(|link| link.bridge = Some("br-one".into()));
+        state.learn([(lab::node(1), facts)].into());
+        let bridged = told(&state);
+        assert!(bridged.contains(&rule("bridge podnet-pods, set senders4")), "{bridged}");
+    }
+
+    #[test]
+    fn of_a_pod_in_its_nodes_network_name_servers_are_told_and_nothing_that_it_has_not() {
+        let state = lab::state();
+        let pod = &state.cluster.pods()[&PodKey::new("default", "p1")];
+        let pod = Pod { host_network: true, ..pod.clone() };
+        let spec = json!({"containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirst"});
+        let told = text(&state, &pod, &serde_json::from_value(spec).unwrap());
+        for words in ["network     its node's own", "names       its node's name servers", "services    none"] {
+            assert!(told.contains(words), "{words:?} in {told}");
+        }
+        assert!(!told.contains("address ") && !told.contains("rule ") && !told.contains("limit "), "{told}");
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub(super) fn told(number: u8) -> Told {
     let link = facts.links[&addr(number)].device.clone();
     let own = [up(facts.device.clone(), facts.mtu), up(link.clone(), planned.overlay.pod_mtu())];
     let devices = vxlans.values().map(|vxlan| up(vxlan.name.clone(), vxlan.mtu)).chain(own).collect();
+    let mac = facts.links[&addr(number)].mac;
+    let pod = mac.map(|mac| Neighbour { device: link.clone(), addr: addr(number), mac });
     let to_pod = Route { dst: addr(number).into(), target: RouteTarget::Device(link) };
     let routes = routes.into_iter().map(|(dst, target)| Route { dst, target });
     let neighbours = neighbours.into_iter().map(|((device, addr), mac)| Neighbour { device, addr, mac });
@@ -113,7 +115,7 @@ pub(super) fn told(number: u8) -> Told {
         devices,
         vxlans: vxlans.into_values().collect(),
         routes: routes.chain([to_pod]).collect(),
-        neighbours: neighbours.collect(),
+        neighbours: neighbours.chain(pod).collect(),
         fdb: fdb.collect(),
         settings: [(FORWARDING4.to_owned(), "1".to_owned())].into(),
         rules: Some(Rules::of([(attachments::TABLE, &planned.attached(Family::V4))])),

@@ -81,8 +81,9 @@ fn answer(cluster: &Cluster, domain: &str, name: &str) -> Answer {
         [host, service, namespace] => (ServiceKey::new(namespace, service), Some(*host)),
         _ => return Answer::Nothing,
     };
-    match cluster.services().get(&key).map(|service| &service.kind) {
-        Some(ServiceKind::Headless) => {
+    match (cluster.services().get(&key).map(|service| &service.kind), host) {
+        // Endpoints have names of their own also where their Service has an address.
+        (Some(ServiceKind::Headless), _) | (Some(ServiceKind::Virtual { .. }), Some(_)) => {
             let slices = cluster.slices_of(&key).flat_map(|slice| &slice.endpoints);
             let is_it = |endpoint: &&Endpoint| match (host, endpoint.hostname.as_deref()) {
                 (None, _) => true,
@@ -98,11 +99,12 @@ fn answer(cluster: &Cluster, domain: &str, name: &str) -> Answer {
                 Some(_) => Answer::Host(addrs),
             }
         }
-        Some(ServiceKind::External { name }) => match answer(cluster, domain, name.trim_end_matches('.')) {
+        (Some(ServiceKind::External { name }), None) => match answer(cluster, domain, name.trim_end_matches('.')) {
             Answer::Nothing => Answer::Outside(name.to_string()),
             answer => answer,
         },
-        Some(ServiceKind::Virtual { .. }) if host.is_none() => Answer::Service(key),
+        (Some(ServiceKind::Virtual { .. }), None) => Answer::Service(key),
+        // Below an alias there are no names.
         _ => Answer::Nothing,
     }
 }
@@ -123,7 +125,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use k8s_openapi::api::core::v1 as api;
-    use podnet_model::{Change, convert::Partly};
+    use podnet_model::{Change, EndpointSlice, PodAddr, SliceKey, convert::Partly};
     use serde_json::json;
 
     use super::*;
@@ -138,6 +140,52 @@ mod tests {
     fn pod(spec: &serde_json::Value) -> Pod {
         let object = json!({"metadata": {"name": "client", "namespace": "web", "uid": "u"}, "spec": spec});
         Pod::try_from(&serde_json::from_value::<api::Pod>(object).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn endpoints_have_names_below_headless_services_and_those_with_an_address_and_nobody_below_an_alias() {
+        let endpoints = |service: &str, number: u8| {
+            let called = |last: u8, hostname: Option<&str>| Endpoint {
+                hostname: hostname.map(Into::into),
+                ..Endpoint::new(PodAddr(IpAddr::from([10, 244, number, last])))
+            };
+            let slice = EndpointSlice {
+                key: SliceKey::new("web", &format!("{service}-1")),
+                service: ServiceKey::new("web", service),
+                ports: Vec::new(),
+                endpoints: vec![called(2, None), called(3, Some("db-0"))],
+                triggered: None,
+                unproxied: false,
+            };
+            Change::Slice(slice.key.clone(), Some(slice))
+        };
+        let ports = json!([{"port": 80}]);
+        let changes = vec![
+            service("shop", &json!({"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "ports": ports})),
+            service("db", &json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": ports})),
+            service("alias", &json!({"type": "ExternalName", "externalName": "shop.web.svc.cluster.local"})),
+            endpoints("shop", 1),
+            endpoints("db", 2),
+        ];
+        let cluster = Cluster::new(changes, BTreeMap::new());
+        for (name, addr) in [
+            ("10-244-1-2.shop", Some([10_u8, 244, 1, 2])),
+            ("db-0.shop", Some([10, 244, 1, 3])),
+            ("10-244-2-2.db", Some([10, 244, 2, 2])),
+            ("db-0.db", Some([10, 244, 2, 3])),
+            ("10-244-1-3.shop", None),
+            ("10-244-1-9.shop", None),
+            ("10-244-1-2.alias", None),
+            ("db-0.alias", None),
+        ] {
+            let absolute = format!("{name}.web.svc.cluster.local.");
+            let addrs = match resolve(&cluster, "cluster.local", None, &absolute).answer {
+                Answer::Host(addrs) => Some(addrs),
+                Answer::Nothing => None,
+                _ => panic!("{name} is no host's name"),
+            };
+            assert_eq!(addrs, addr.map(|addr| vec![IpAddr::from(addr)]), "{name}");
+        }
     }
 
     #[test]

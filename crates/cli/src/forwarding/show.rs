@@ -8,7 +8,7 @@ use podnet_planner::trace::{Hop, Kind, Path, Place, Trace};
 use serde_json::{Value, json};
 
 use super::{
-    compare::{Compared, Remark},
+    compare::{Compared, Remark, is_by_underlay},
     live::{Live, Watched},
     operand::Question,
     state::State,
@@ -45,18 +45,28 @@ impl Told<'_> {
             None => self.write_ways(&mut text),
         }
         if let Some(compared) = self.compared {
-            for Remark { node, what, .. } in compared.differences() {
-                let _ = writeln!(text, "differs on node {node}: {what}");
+            for one in compared.differences() {
+                let _ = writeln!(text, "{}", differs(one));
             }
             let mut left_out = compared.lines().peekable();
             if compared.differences().next().is_none() && left_out.peek().is_none() {
-                text.push_str("the kernels have it so\n");
+                text.push_str("the kernels have it so");
+                text.push_str(if self.is_by_underlay() {
+                    " (the underlay's own routes are not compared)\n"
+                } else {
+                    "\n"
+                });
             }
             left_out.for_each(|line| {
                 let _ = writeln!(text, "{line}");
             });
         }
         text
+    }
+
+    /// Whether a way takes routes that nobody plans.
+    fn is_by_underlay(&self) -> bool {
+        self.trace.paths.iter().flat_map(|path| &path.hops).any(is_by_underlay)
     }
 
     /// All ways, what they have in common once.
@@ -205,11 +215,23 @@ fn write_hop(text: &mut String, number: usize, hop: &Hop, compared: Option<&Comp
 /// Whether a hop was held against what the kernel has; none where there is nothing that could be, or nobody wanted it.
 fn is_compared(hop: &Hop, compared: Option<&Compared>) -> Option<bool> {
     let compared = compared?;
+    if is_by_underlay(hop) {
+        return Some(false);
+    }
     match (&hop.place, hop.kind) {
         (Place::Node(node), _) | (Place::Pod(_, node), Kind::Chosen) => Some(!compared.unseen.contains_key(node)),
         (Place::Pod(pod, _), _) => Some(!compared.closed.contains(pod)),
         (Place::Underlay, _) => None,
     }
+}
+
+/// What comparing came to, a line for each difference and for what was not compared.
+pub(super) fn remarks(compared: &Compared) -> impl Iterator<Item = String> {
+    compared.differences().map(differs).chain(compared.lines())
+}
+
+fn differs(Remark { node, what, .. }: &Remark) -> String {
+    format!("differs on node {node}: {what}")
 }
 
 fn remark(Remark { node, what, .. }: &Remark) -> Value {
@@ -237,7 +259,32 @@ fn hop(hop: &Hop, compared: Option<&Compared>) -> Value {
         "rule": hop.rule,
         "object": hop.object.as_ref().map(ToString::to_string),
         "mtu": hop.mtu,
-        "cost": hop.cost,
+        "cost": hop.costs(),
         "compared": is_compared(hop, compared),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forwarding::{compare::compare, kernels::Kernels, lab};
+
+    #[test]
+    fn what_a_graph_has_no_room_for_is_told_in_lines() {
+        let mut told = lab::told(1);
+        told.kernel.fdb.clear();
+        let mut state = lab::state();
+        state.learn([(lab::node(1), told.facts.clone())].into());
+        let trace = lab::follow(&state).unwrap();
+        let answers = [(lab::node(1), Ok(told)), (lab::node(2), Err("its agent does not answer".to_owned()))];
+        let compared = compare(&state, &trace, &Kernels::told(answers));
+        let lines: Vec<String> = remarks(&compared).collect();
+        for words in [
+            "differs on node node1: the FDB entry of ",
+            "node node2 was not compared: its agent does not answer",
+            "not compared on node node1: what is inside of pod default/p1: ",
+        ] {
+            assert!(lines.iter().any(|line| line.starts_with(words)), "{words}: {lines:?}");
+        }
+    }
 }

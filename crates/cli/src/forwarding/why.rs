@@ -211,6 +211,10 @@ fn by_plan(state: &State, path: &Path) -> Option<Failure> {
                 },
             )
         }
+        (Verdict::Refused, _) if why.starts_with("mode userspace has no SCTP") => {
+            "set another mode of Services (nftables, iptables, ipvs, ebpf): kube-proxy's configuration, key mode"
+                .to_owned()
+        }
         (Verdict::Refused, Some(service)) => {
             let namespace = service.namespace.as_deref().unwrap_or_default();
             format!(

@@ -180,6 +180,9 @@ fn connections_survive_the_death_of_every_daemon() {
     cluster.await_ready(&["--all"], SOON);
     // The processes belong to the pods and not to an exec, whose stream goes through the daemons that are killed.
     cluster.exec("default", "server", &["sh", "-c", "iperf3 -s -1 -D >/dev/null 2>&1"]).unwrap();
+    // It goes into the background before it listens, at port 5201.
+    let listens = "grep -q ':1451 .* 0A ' /proc/net/tcp /proc/net/tcp6";
+    eventually("the server listens", SOON, || cluster.exec("default", "server", &["sh", "-c", listens]));
     let address = cluster.json(&["service", "server"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
     let client = format!("(iperf3 -c {address} -t 12 -b 5M -J > /tmp/result.json 2>&1; touch /tmp/done) &");
     eventually("the connection is made", SOON, || {

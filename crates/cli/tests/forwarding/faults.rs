@@ -186,6 +186,12 @@ fn of_kernels(cluster: &Cluster) {
             vec!["ip", "route", "del", &far],
             format!("on node node2: the route to {far}/32 should go to {link}"),
         ),
+        // The address would be another pod's, or nobody's.
+        (
+            "node2",
+            vec!["ip", "neigh", "replace", &far, "lladdr", "02:00:00:00:00:01", "dev", &link, "nud", "permanent"],
+            format!("on node node2: the neighbour {far} on {link} should be "),
+        ),
         (
             "node1",
             vec!["bridge", "fdb", "replace", &mac, "dev", "podnet.vxlan", "dst", "172.29.240.99", "self", "permanent"],

@@ -160,7 +160,7 @@ fn what_was_done_for_a_pod_is_explained(cluster: &Cluster) {
     for words in [
         format!("eth0, on node node2 {link}; MTU 1450"),
         format!("address     {addr}, of ippool/"),
-        "of its node; nobody asked for a pool: the first that selects node and namespace".into(),
+        "of its node; neither the pod nor its namespace asked for a pool: the node's CNI configuration".into(),
         format!("on node node2: {addr} to {link}"),
         "on node node1: 10.".into(),
         "search default.svc.cluster.local svc.cluster.local cluster.local".into(),

@@ -55,6 +55,8 @@ fn a_pool_changes_its_way_live_and_no_connection_is_lost() {
     let [client_ns, near_ns, far_ns] = [&client, &near, &far].map(|address| Inside::pod(address));
     for server in [&near_ns, &far_ns] {
         server.must("iperf3 -s -1 -D");
+        // It goes into the background before it listens.
+        eventually("the server listens", Duration::from_secs(20), || server.run("ss -Hltn sport = :5201 | grep ."));
     }
     let transfers = [(&near, "near"), (&far, "far")].map(|(server, name)| {
         let command = format!("iperf3 -c {server} -t 6 -i 0.5 -b 5M -J > /tmp/podnet-test-{name}.json 2>&1");

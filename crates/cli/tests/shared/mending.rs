@@ -8,13 +8,15 @@ use podnet_testnet::vm;
 /// does not run.
 const MENDED: Duration = Duration::from_secs(1);
 const MOSTLY: Duration = Duration::from_secs(5);
+/// Where this is set in the environment nothing else uses the machine: most tries have to be within [`MENDED`], too.
+const ALONE: &str = "PODNET_TEST_ALONE";
 /// So often it is tried at most.
 const TRIES: usize = 11;
 /// What takes longer is not mended at all.
 const NEVER: Duration = Duration::from_secs(20);
 
 /// Does the damage, and waits until all is whole, for which the best of the tries has to be within a second, and the median within five; tells the
-/// best of them. Where the first one is in time, no other is needed. Where the processor is emulated, one of them is enough.
+/// best of them; where nothing else uses the machine (`PODNET_TEST_ALONE`), the median has to be within a second, too. Where the first one is in time, no other is needed. Where the processor is emulated, one of them is enough.
 pub(crate) fn is_mended_in_time<T>(
     what: &str,
     mut damage: impl FnMut(),
@@ -33,15 +35,16 @@ pub(crate) fn is_mended_in_time<T>(
 
 /// The same of damage that says itself, when all is whole, how long that took.
 pub(crate) fn is_mended_after(what: &str, mut mended: impl FnMut() -> Duration) -> Duration {
+    let most = if std::env::var_os(ALONE).is_some() { MENDED } else { MOSTLY };
     let mut seen = Vec::new();
     for _ in 0..TRIES {
         seen.push(mended());
-        let mostly = seen.iter().filter(|took| **took < MOSTLY).count() * 2 > seen.len();
+        let mostly = seen.iter().filter(|took| **took < most).count() * 2 > seen.len();
         let best = seen.iter().min().copied().filter(|best| *best < MENDED);
         if let Some(best) = best.filter(|_| mostly || vm::is_here()) {
             println!("{what}: {seen:?} until all was whole");
             return best;
         }
     }
-    panic!("not mended within {MENDED:?} once, and mostly within {MOSTLY:?}, after {what}, but in {seen:?}");
+    panic!("not mended within {MENDED:?} once, and mostly within {most:?}, after {what}, but in {seen:?}");
 }

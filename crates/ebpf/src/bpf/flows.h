@@ -44,7 +44,7 @@ struct way {
     __u32 next;
     __u32 retransmissions;
     __u32 resets;
-    // All flags of TCP that were seen.
+    // All flags of TCP that were seen; of SCTP, TCP_SYN stands for an INIT.
     __u32 flags;
 };
 
@@ -611,6 +611,18 @@ static __always_inline void count_tcp(struct seen *seen, struct counted *counted
     }
 }
 
+static __always_inline void count_sctp(struct seen *seen, struct counted *counted, struct way *way)
+{
+    if (seen->chunk == SCTP_INIT)
+        way->flags |= TCP_SYN;
+    if (seen->chunk == SCTP_ABORT)
+        __sync_fetch_and_add(&way->resets, 1);
+    if (!counted->ended && (seen->chunk == SCTP_ABORT || seen->chunk == SCTP_SHUTDOWN_COMPLETE)) {
+        counted->ended = 1;
+        ring(ENDED, &seen->key, counted);
+    }
+}
+
 // Counts a packet that was read.
 static __always_inline void tally(struct __sk_buff *skb, struct seen *seen)
 {
@@ -632,8 +644,6 @@ static __always_inline void tally(struct __sk_buff *skb, struct seen *seen)
         counted->error_by = 0;
     if (seen->key.protocol == IPPROTO_TCP)
         count_tcp(seen, counted, way);
-    else if (seen->key.protocol == IPPROTO_SCTP && (seen->chunk == SCTP_ABORT || seen->chunk == SCTP_SHUTDOWN_COMPLETE) && !counted->ended) {
-        counted->ended = 1;
-        ring(ENDED, &seen->key, counted);
-    }
+    else if (seen->key.protocol == IPPROTO_SCTP)
+        count_sctp(seen, counted, way);
 }

@@ -197,8 +197,10 @@ impl Flow {
             Side::Source => (entry, other),
             Side::Destination => (other, entry),
         };
-        let apart = destination.first.duration_since(source.first);
-        let is_within = !source.ended || destination.first <= source.last.saturating_add(TICKS).unwrap_or(source.last);
+        // The calendar may have been set since the other end was read: times of one reading alone can be compared.
+        let born = |entry: &Entry| SignedDuration::from_nanos(i64::try_from(entry.born).unwrap_or(i64::MAX));
+        let apart = born(destination) - born(source);
+        let is_within = !source.ended || apart <= source.last.duration_since(source.first) + TICKS;
         (apart >= -NEARLY && is_within).then(|| apart.abs())
     }
 
@@ -253,8 +255,8 @@ impl Flow {
             cause,
             node: node.clone(),
             reporter,
-            sent,
-            received,
+            sent: self.as_told(sent),
+            received: self.as_told(received),
             handshake_micros: handshake.filter(|micros| *micros > 0).max(),
             destination_counts: self.lost_between(report, node, (sent, received)),
         }
@@ -268,10 +270,16 @@ impl Flow {
         (sent, received): (Way, Way),
     ) -> Option<Box<AtDestination>> {
         let (Some(_), Some(destination)) = (&self.at_source, &self.at_destination) else { return None };
-        let there = AtDestination { node: node.clone(), sent: destination.entry.into, received: destination.entry.out };
+        let Entry { into, out, .. } = destination.entry;
+        let there = AtDestination { node: node.clone(), sent: self.as_told(into), received: self.as_told(out) };
         let is_other = |one: Way, other: Way| (one.packets, one.bytes) != (other.packets, other.bytes);
         let differs = is_other(there.sent, sent) || is_other(there.received, received);
         (report == Report::End && differs).then(|| Box::new(there))
+    }
+
+    /// Flags are TCP's: that an association of SCTP was opened is no flag to anybody else.
+    fn as_told(&self, way: Way) -> Way {
+        if self.key.transport == Transport::TCP { way } else { Way { flags: 0, ..way } }
     }
 
     /// Whose packets these are may be known later than that they came.

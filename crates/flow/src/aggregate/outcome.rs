@@ -56,10 +56,14 @@ impl Evidence {
         (if self.wants_answer && !is_answered { Verdict::Unanswered } else { Verdict::Forwarded }, None)
     }
 
-    /// A reset was the first answer to what opened it.
-    const fn is_refused(&self) -> bool {
-        let (sent, received) = (self.sent.flags & Way::SYN != 0, self.received.flags & Way::SYN != 0);
-        self.is_tcp && self.received.resets > 0 && sent && !received
+    /// A reset was the first answer to what opened it; of an association of SCTP, all that was answered (RFC 9260, section 5.1). One that was
+    /// under way is aborted so as well, by a peer that began anew: what opened it must have been seen.
+    fn is_refused(&self) -> bool {
+        let Way { packets, resets, flags, .. } = self.received;
+        if resets == 0 || self.sent.flags & Way::SYN == 0 {
+            return false;
+        }
+        if self.is_tcp { flags & Way::SYN == 0 } else { packets == u64::from(resets) }
     }
 
     /// Who reset it. A firewall may do that in the destination's name, so only who stands at the destination knows it.
@@ -94,6 +98,12 @@ mod tests {
         let opened = Evidence { is_tcp: true, wants_answer: true, sent: SYN, ..asked };
         let refused = Evidence { received: RESET, ..opened };
         let answered = Evidence { received: SOME, ..asked };
+        let aborted = |packets, resets| Evidence {
+            wants_answer: true,
+            sent: SYN,
+            received: Way { packets, resets, ..SOME },
+            ..asked
+        };
         let with = |evidence: Evidence, error| Evidence { error: Some(error), ..evidence };
         let unserved = |evidence: Evidence| Evidence { was_unserved: true, is_unserved: true, ..evidence };
         let rows = [
@@ -103,6 +113,14 @@ mod tests {
             (Evidence { wants_answer: true, ..asked }, Verdict::Unanswered, None),
             (Evidence { wants_answer: true, ..answered }, Verdict::Forwarded, None),
             (refused, Verdict::Refused, None),
+            // An association: nobody there takes it, and says so again; one that was under way is aborted.
+            (aborted(1, 1), Verdict::Refused, None),
+            (aborted(2, 2), Verdict::Refused, None),
+            (aborted(2, 1), Verdict::Forwarded, None),
+            // It was idle for so long that what is counted begins with what was aborted.
+            (Evidence { sent: SOME, ..aborted(1, 1) }, Verdict::Forwarded, None),
+            (Evidence { was_reset_by_destination: true, ..aborted(1, 1) }, Verdict::Refused, Some(Cause::PortClosed)),
+            (unserved(aborted(1, 1)), Verdict::Refused, Some(Cause::NoBackend)),
             (Evidence { never_came: true, ..asked }, Verdict::Dropped, None),
             (Evidence { is_spoofed: true, ..opened }, Verdict::Dropped, Some(Cause::SpoofGuard)),
             (Evidence { is_spoofed: true, ..answered }, Verdict::Forwarded, None),

@@ -108,7 +108,7 @@ impl Kernel {
                     pod_began,
                     out: none,
                     into: none,
-                    born: self.now.unsigned_abs(),
+                    born: self.now.unsigned_abs() * 1_000_000,
                     first: now,
                     last: now,
                     handshake_micros: 0,
@@ -344,4 +344,24 @@ fn what_the_other_node_tells_is_secondary_here_and_what_nobody_answers_is_told_s
     (0..3).for_each(|_| reader.scan(&mut kernel));
     let last = reader.told.iter().rfind(|record| record.source.port == 1004).unwrap();
     assert_eq!((last.report, last.reporter), (Report::End, Reporter::Source), "nothing was seen there");
+}
+
+#[test]
+fn both_ends_are_one_flow_also_where_the_calendar_was_set_between_their_readings() {
+    for (set, first) in [(-3_600_000, 0), (-3_600_000, 1), (3_600_000, 0), (3_600_000, 1)] {
+        let (mut kernel, mut reader) = (Kernel { now: 7_200_000, ..Kernel::default() }, Reader::new());
+        for (answers, ends) in [(false, false), (true, false), (false, true)] {
+            kernel.packet(0, answers, ends);
+        }
+        let entries: Vec<Entry> = kernel.map.values().copied().collect();
+        let (before, after) = (entries[first], entries[1 - first]);
+        let by = SignedDuration::from_millis(set);
+        let after = Entry { first: after.first + by, last: after.last + by, ..after };
+        reader.with(kernel.now, |aggregator, scene, told| {
+            for entry in [before, after] {
+                let _ = aggregator.observe(&entry, scene, told);
+            }
+        });
+        assert_eq!(reader.aggregator.len(), 1, "{set} ms, {first} first");
+    }
 }

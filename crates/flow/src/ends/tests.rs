@@ -27,6 +27,33 @@ fn told(reporter: Reporter, id: u128, start: &str) -> Arc<Record> {
     Arc::new(record)
 }
 
+#[test]
+fn a_pod_that_only_the_destinations_node_knew_yet_is_none_of_the_world() {
+    let at = "2026-01-01T00:00:00Z";
+    let joined = |class, service: Option<Asked>, is_known: bool| {
+        let mut source = Record::clone(&told(Reporter::Source, 1, at));
+        (source.class, source.service) = (class, service);
+        if class == Class::WorldPod {
+            source.source.pod = None;
+        }
+        let mut destination = Record::clone(&told(Reporter::Destination, 2, at));
+        if !is_known {
+            (destination.source.pod, destination.destination.pod) = (None, None);
+        }
+        let mut destinations = Destinations::new(1);
+        keep(&mut destinations, &Arc::new(destination));
+        let joined = destinations.joined(&Arc::new(source));
+        assert_eq!((joined.reporter, joined.is_pod_to_pod()), (Reporter::Both, is_known));
+        joined.class
+    };
+    for class in [Class::PodWorld, Class::WorldPod] {
+        assert_eq!(joined(class, None, true), Class::PodPodOtherNode, "{class}");
+        assert_eq!(joined(class, Some(node_port()), true), Class::PodService, "{class}");
+        assert_eq!(joined(class, None, false), class, "its name is left out");
+    }
+    assert_eq!(joined(Class::PodPodOtherNode, None, false), Class::PodPodOtherNode);
+}
+
 fn node_port() -> Asked {
     Asked { service: podnet_model::ServiceKey::new("shop", "web"), ip: "192.0.2.2".parse().unwrap(), port: 30080 }
 }

@@ -17,7 +17,7 @@ impl Flows {
         let key = raw(&entry.key);
         let there: Option<[u8; Counted::SIZE]> =
             call::lookup(self.object.map(ENTRIES)?.as_fd(), &key.to_bytes()).map_err(refused("look at a counter"))?;
-        Ok(there.map(|value| self.clock.entry(&key, &Counted::from_bytes(&value))))
+        Ok(there.map(|value| self.clock().entry(&key, &Counted::from_bytes(&value))))
     }
 
     /// Takes an entry out of the map that is as it was read; its last counters. None where it is not, as something passed since, or another
@@ -30,7 +30,7 @@ impl Flows {
         let bytes = key.to_bytes();
         let taken: Option<[u8; Counted::SIZE]> = call::take(map, &bytes).map_err(refused("take a counter"))?;
         let Some(value) = taken else { return Ok(None) };
-        let last = self.clock.entry(&key, &Counted::from_bytes(&value));
+        let last = self.clock().entry(&key, &Counted::from_bytes(&value));
         let is_same = last.born == entry.born && last.packets() == entry.packets();
         // Nearly none changed since it was read a moment ago. What did is put back, unless others began to be counted in its place within the
         // microsecond: then this is a part of it.

@@ -285,7 +285,7 @@ fn what_finds_no_room_is_counted_as_missing() {
 fn counting_goes_on_for_the_next_who_opens_it_and_ends_where_it_is_taken_away() {
     let lab = Lab::new("next");
     let first = lab.counting(SMALL);
-    assert!(!first.goes_on());
+    assert!(!first.goes_on() && !first.abandons());
     let socket = lab.udp(v4(2));
     let port = socket.local_addr().unwrap().port();
     datagrams(&socket, 2, 100);
@@ -326,6 +326,28 @@ fn counting_goes_on_for_the_next_who_opens_it_and_ends_where_it_is_taken_away() 
     }
     datagrams(&socket, 1, 100);
     assert_eq!(both(&next, port).unwrap().0.out.packets, 9);
+}
+
+#[test]
+fn who_cannot_go_on_with_the_maps_that_are_there_says_so_and_the_next_one_goes_on_with_the_new_ones() {
+    let lab = Lab::new("shape");
+    // Another version's: entries in the making are longer there.
+    let object = Object::new(OBJECT, &[(ENTRIES, 1024), (BELLS, 1 << 16)], Vec::new()).unwrap();
+    let longer = object.map(BLANK).unwrap().try_clone().unwrap();
+    let older = Flows::over(vec![(FRESH.to_owned(), longer)], None, SMALL).unwrap();
+    for device in &lab.devices {
+        assert!(older.attach(&mut lab.socket(), device).unwrap());
+    }
+    let socket = lab.udp(v4(2));
+    let port = socket.local_addr().unwrap().port();
+    datagrams(&socket, 2, 100);
+    assert_eq!(both(&older, port).map(|(source, _)| source.out.packets), Some(2));
+    let first = lab.counting(SMALL);
+    assert!(first.abandons() && !first.goes_on());
+    assert!(both(&first, port).is_none());
+    let next = lab.counting(SMALL);
+    assert!(next.goes_on() && !next.abandons());
+    assert!(!first.renewed(None).unwrap().abandons(), "that is told already");
 }
 
 #[test]

@@ -115,6 +115,21 @@ fn what_a_namespace_has_is_taken_and_sent_whole() {
 }
 
 #[test]
+fn permanent_neighbours_of_all_devices_are_taken_and_others_are_not() {
+    let namespace = TestNs::new("snapshot-neigh");
+    namespace.command("ip link add pn0 type veth peer name pn1");
+    namespace.command("ip link set pn0 up");
+    namespace.command("ip link set pn1 up");
+    for (pod, device) in [("10.1.1.5", "pn0"), ("fd00::5", "pn0"), ("10.1.1.6", "pn1")] {
+        namespace.command(&format!("ip neigh add {pod} lladdr {HOST_MAC} dev {device} nud permanent"));
+    }
+    namespace.command(&format!("ip neigh add 10.1.1.7 lladdr {HOST_MAC} dev pn1 nud reachable"));
+    let kernel = Snapshot::take(&namespace, &[], MOST_ELEMENTS).unwrap();
+    let at = |device: &str, pod: &str| Neighbour { device: device.into(), addr: addr(pod), mac: HOST_MAC };
+    assert_eq!(kernel.neighbours, [at("pn0", "10.1.1.5"), at("pn0", "fd00::5"), at("pn1", "10.1.1.6")]);
+}
+
+#[test]
 fn sets_beyond_what_is_told_are_named_and_are_no_difference() {
     let namespace = TestNs::new("snapshot-many");
     let planned = backends(200);
@@ -204,9 +219,9 @@ fn what_is_too_much_is_not_told() {
 #[test]
 fn another_form_and_another_order_are_named_before_anything_else_is_read() {
     let read = |text: &str| Told::read(text.as_bytes()).unwrap_err().to_string();
-    let other = read(r#"{"version": 5, "order": "little", "node": "something new"}"#);
-    assert!(other.contains("form 5") && other.contains("agents' version"), "{other}");
-    let order = read(r#"{"version": 4, "order": "middle", "node": 1}"#);
+    let other = read(r#"{"version": 6, "order": "little", "node": "something new"}"#);
+    assert!(other.contains("form 6") && other.contains("agents' version"), "{other}");
+    let order = read(r#"{"version": 5, "order": "middle", "node": 1}"#);
     assert!(order.contains("middle-endian"), "{order}");
     let (text, _) = sent(&told(Snapshot::default()));
     assert!(matches!(Told::read(&text.as_bytes()[..text.len() - 1]), Err(Unreadable::Form(_))));

@@ -13,7 +13,7 @@ pub const MOST_BYTES: usize = 64 << 20;
 /// So many pods of a node are told of at once at most: their names, however long these are, find room in a request to an agent (16 KiB).
 pub const MOST_PODS: usize = 32;
 /// The form that is written and read here: another number for each that older programs would misunderstand.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// Of the numbers that are told as registers have them.
 const ORDER: &str = if cfg!(target_endian = "big") { "big" } else { "little" };
 

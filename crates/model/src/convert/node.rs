@@ -87,6 +87,7 @@ impl TryFrom<&api::Node> for Node {
             addr6,
             internal: internal_of(false).or(internal_of(true)),
             internal6: internal_of(true),
+            addresses: addresses(node),
             subnet,
             subnet6,
             lost: is_lost(node),
@@ -104,6 +105,13 @@ fn internals(object: &Object<'_>, node: &api::Node) -> Result<Vec<NodeAddr>, Inv
         internal.address.parse().map_err(|_| object.value(field, &internal.address, "an IP address"))
     };
     addresses.iter().filter(|address| address.type_ == "InternalIP").map(parse).collect()
+}
+
+/// Every `InternalIP` and `ExternalIP` that is one: only names come from these.
+fn addresses(node: &api::Node) -> Vec<IpAddr> {
+    let all = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+    let own = all.iter().filter(|address| matches!(&*address.type_, "InternalIP" | "ExternalIP"));
+    own.filter_map(|address| address.address.parse().ok()).collect()
 }
 
 /// The node's address with its prefix length, in one of the annotations for it.

@@ -1,8 +1,8 @@
 //! How real servers go: connections that are under way end in peace.
 //!
-//! One that is not wanted any more gets the weight 0, so that nothing new comes to it, and goes when its connections are over, or are a quarter
-//! of an hour old. While it is the last of a virtual server this stays with what notes it, and so does its address: without it packets would
-//! not come to this node. Time is an argument: as long as whoever asks is running.
+//! One that is not wanted any more gets the weight 0, so that nothing new comes to it, and goes when its connections are over, however long they take.
+//! While it is the last of a virtual server this stays with what notes it, and so does its address: without it packets would not come to this node. A
+//! virtual server that nobody wants any more, as its Service is gone or has no endpoint, stays for a quarter of an hour at most. Time is an argument: as long as whoever asks is running.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use std::{
 use super::{Edit, Element, NOTES, PLACES, ServerKey, SetName, State};
 use crate::ruleset::{BackendAddress, FrontendKey};
 
-/// How long connections are waited for: as kube-proxy does.
+/// How long connections of a virtual server are waited for that nobody wants any more: it holds its address.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// The real servers on their way out.
@@ -45,6 +45,11 @@ impl Drain {
             match edit {
                 Edit::RemoveReal(key, real) if may_drain(&key) => self.let_go(key, real, now, &mut soft),
                 Edit::RemoveServer(key) if may_drain(&key) && has_reals(there, &key) => {
+                    if !self.leaving.contains_key(&key) {
+                        // However long some of its own have been on their way out.
+                        let own = self.since.iter_mut().filter(|((of, _), _)| *of == key);
+                        own.for_each(|(_, since)| *since = now);
+                    }
                     let reals: Vec<BackendAddress> = soft.reals(key).keys().copied().collect();
                     reals.into_iter().for_each(|real| self.let_go(key, real, now, &mut soft));
                     self.leaving.entry(key).or_default();
@@ -118,9 +123,11 @@ impl Drain {
         now: Duration,
     ) -> Vec<Edit> {
         let mut edits = Vec::new();
+        let leaving = &self.leaving;
         self.since.retain(|one, since| {
             let is_busy = !of.contains(&one.0) || connections.get(one).is_some_and(|count| *count > 0);
-            let stays = is_busy && now.saturating_sub(*since) < PATIENCE;
+            let is_late = leaving.contains_key(&one.0) && now.saturating_sub(*since) >= PATIENCE;
+            let stays = is_busy && !is_late;
             if !stays {
                 edits.push(Edit::RemoveReal(one.0, one.1));
             }

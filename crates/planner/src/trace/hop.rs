@@ -58,7 +58,7 @@ pub struct Hop {
     pub object: Option<Object>,
     /// The largest packet that the device takes, in bytes.
     pub mtu: Option<u32>,
-    /// What it costs.
+    /// What it costs, where that is more than its kind costs anyway.
     pub cost: Option<String>,
     /// What has to stand in the kernel, in the place's own network, for it to be so.
     pub stands: Vec<Step>,
@@ -121,6 +121,12 @@ impl Hop {
     #[must_use]
     pub fn costing(self, cost: impl Into<String>) -> Self {
         Self { cost: Some(cost.into()), ..self }
+    }
+
+    /// What it costs in any case.
+    #[must_use]
+    pub fn costs(&self) -> &str {
+        self.cost.as_deref().unwrap_or_else(|| self.kind.cost())
     }
 
     /// These have to stand in the kernel.
@@ -208,6 +214,21 @@ impl Kind {
             Self::Encapsulated => "encapsulated",
             Self::Decapsulated => "decapsulated",
             Self::Delivered => "delivered",
+        }
+    }
+
+    /// What it costs where nothing else is told of it.
+    #[must_use]
+    pub const fn cost(self) -> &'static str {
+        match self {
+            Self::Sent | Self::Delivered => "nothing more than any packet",
+            Self::Received => "nothing more than any packet; where a rule asks for the sender, a look for each",
+            Self::Chosen => "once for each connection",
+            Self::Translated | Self::Masqueraded => "every packet and every answer is translated",
+            Self::Judged => "a look for each packet, which stays as it is",
+            Self::Routed => "a look for each packet: where it goes",
+            Self::Encapsulated => "headers around each packet",
+            Self::Decapsulated => "the headers around each packet are taken off",
         }
     }
 }

@@ -140,6 +140,8 @@ pub struct Planned {
     pub services: Dual<Services>,
     /// The tables of Services and of the border, of each family.
     pub rules: Dual<[RuleSet; 2]>,
+    /// Whether the border's table is in force: that of IPv4 always, that of IPv6 where the cluster has any of it.
+    pub bordered: Dual<bool>,
     /// The tables of pods, where ports of the node lead to some or some share a segment, as far as their links are known. Who sends is asked
     /// nothing there.
     pub ports: Option<Dual<RuleSet>>,
@@ -201,6 +203,7 @@ impl Planned {
             rendered.note(services, &services.whole());
             [rendered.desired(services), borders[family].desired()]
         });
+        let bordered = Dual::from_fn(|family| family == Family::V4 || borders[family].is_needed());
         let led = match facts.mode {
             Mode::Userspace => Family::ALL.into_iter().flat_map(|family| led(&services[family])).collect(),
             _ => BTreeSet::new(),
@@ -214,7 +217,7 @@ impl Planned {
         let limited = by_addr().filter(|(.., pod)| is_limited(pod));
         let limits = limited.map(|(addr, _, pod)| (addr, pod.limits.clone())).collect();
         let ports = ports(&facts.links);
-        Self { pods, limits, node: node.clone(), facts, overlay, services, rules, ports, addrs, led }
+        Self { pods, limits, node: node.clone(), facts, overlay, services, rules, bordered, ports, addrs, led }
     }
 
     /// Where packets to an address go.

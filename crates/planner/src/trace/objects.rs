@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use podnet_model::{NodeName, PodKey, ServiceKey, crd::block_name};
+use podnet_model::{NodeName, PodKey, ServiceKey, crd::block_name, service::ServiceKind};
 
 use super::{Cluster, Object};
 
@@ -21,6 +21,15 @@ impl Cluster {
     /// The pool that says what becomes of packets from an address.
     pub(super) fn object_of_pool(&self, addr: IpAddr) -> Option<Object> {
         self.pool_of(addr).map(|pool| Object::global("ippool", &pool.name))
+    }
+
+    /// The Service that has this ClusterIP, whichever port of it is asked.
+    pub(super) fn object_of_cluster_ip(&self, addr: IpAddr) -> Option<Object> {
+        let has = |kind: &ServiceKind| match kind {
+            ServiceKind::Virtual { cluster_ips } => cluster_ips.iter().any(|own| own.0 == addr),
+            ServiceKind::Headless | ServiceKind::External { .. } => false,
+        };
+        self.services().values().find(|one| has(&one.kind)).map(|one| service(&one.key))
     }
 }
 

@@ -11,7 +11,10 @@ use podnet_model::{
 };
 
 use super::*;
-use crate::overlay::vtep_mac;
+use crate::{
+    overlay::vtep_mac,
+    step::{Neighbour, Step},
+};
 
 fn block(cidr: &str, owner: &str) -> Change {
     let cidr = BlockCidr(cidr.parse().unwrap());
@@ -162,6 +165,17 @@ fn what_has_to_stand_for_vxlan_is_route_device_neighbour_and_fdb_entry() {
 }
 
 #[test]
+fn what_has_to_stand_for_a_pod_is_its_route_and_its_neighbour() {
+    let path = Lab::new(pool(EncapMode::Always, EncapMode::Never)).to("10.1.2.5");
+    let routed = path.hops.iter().rfind(|hop| hop.kind == Kind::Routed).unwrap();
+    let mac = Mac([2; 6]);
+    let rule = format!("10.1.2.5 dev pn-node2 scope link, neighbour 10.1.2.5 lladdr {mac}");
+    assert_eq!(routed.rule.as_deref(), Some(&*rule));
+    let neighbour = Neighbour { device: "pn-node2".into(), addr: "10.1.2.5".parse().unwrap(), mac };
+    assert_eq!((routed.stands.len(), routed.stands.last()), (2, Some(&Step::SetNeighbour(neighbour))));
+}
+
+#[test]
 fn the_world_is_left_to_with_the_node_s_address_and_addresses_without_pods_lead_nowhere() {
     use EncapMode::{Always, Never};
     let lab = Lab::new(pool(Always, Never));
@@ -187,6 +201,28 @@ fn the_world_is_left_to_with_the_node_s_address_and_addresses_without_pods_lead_
     let far = Lab::new(pool(Never, Never)).to("10.1.3.5");
     assert_eq!(far.end.verdict, Verdict::NoRoute);
     assert!(far.end.why.contains("block 10.1.3.0/26") && far.end.why.contains("vxlanMode"), "{}", far.end.why);
+}
+
+#[test]
+fn each_hop_between_pods_names_what_it_is_from_and_what_it_costs() {
+    use EncapMode::{Always, Never};
+    let table = [
+        (Lab::new(pool(Always, Never)), Some("50 bytes of headers")),
+        (Lab::new(pool(Never, Always)), Some("20 bytes of headers")),
+        (with_wireguard(), Some("60 bytes of headers; each packet is encrypted")),
+        (Lab::new(pool(Never, Never)), None),
+    ];
+    for (lab, cost) in table {
+        let path = lab.to("10.1.2.5");
+        assert!(path.hops.iter().all(|hop| hop.object.is_some()), "{cost:?}: {:#?}", path.hops);
+        let outer = path.hops.iter().find(|hop| hop.kind == Kind::Encapsulated);
+        assert_eq!(outer.map(Hop::costs), cost);
+        assert!(outer.is_none_or(|hop| hop.object == Some(Object::global("node", "node2"))), "{outer:?}");
+        let is_decrypted = path.hops.iter().any(|hop| hop.costs() == "each packet is decrypted");
+        assert_eq!(is_decrypted, cost.is_some_and(|cost| cost.contains("encrypted")));
+        let routed = path.hops.iter().find(|hop| hop.kind == Kind::Routed).unwrap();
+        assert_eq!((routed.cost.as_deref(), routed.costs()), (None, Kind::Routed.cost()), "what is but a look");
+    }
 }
 
 #[test]

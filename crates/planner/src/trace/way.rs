@@ -20,6 +20,8 @@ use crate::{
     step::{Neighbour, Route, RouteTarget, Step},
 };
 
+pub use between::BY_UNDERLAY;
+
 /// A packet passes so many nodes at most: more would be a circle.
 const NODES: usize = 8;
 
@@ -255,7 +257,7 @@ fn by_link(planned: &Planned, pod: &PodKey, traveller: Traveller) -> Traveller {
     match link.and_then(|link| link.bridge.as_ref()) {
         Some(bridge) => {
             let hop = Hop::new(Place::Node(node.clone()), Kind::Received, "comes in by the bridge");
-            traveller.hop(hop.at(bridge.clone(), mtu))
+            traveller.hop(hop.of(objects::pod(pod)).at(bridge.clone(), mtu))
         }
         None => traveller,
     }
@@ -286,8 +288,15 @@ fn into_pod(planned: &Planned, pod: &PodKey, mut traveller: Traveller) -> Path {
             let device = link.route_device().clone();
             let route = Route { dst: addr.into(), target: RouteTarget::Device(device.clone()) };
             let rule = format!("{addr} dev {device} scope link");
+            // On a bridge it is a neighbour of the bridge's own device.
+            let neighbour = link.mac.map(|mac| Neighbour { device: device.clone(), addr, mac });
+            let rule = match &neighbour {
+                Some(Neighbour { mac, .. }) => format!("{rule}, neighbour {addr} lladdr {mac}"),
+                None => rule,
+            };
+            let stands = [Step::SetRoute(route)].into_iter().chain(neighbour.map(Step::SetNeighbour)).collect();
             let device = if is_past_bridge { link.device.clone() } else { device };
-            routed.at(device, mtu).by(rule).standing(vec![Step::SetRoute(route)])
+            routed.at(device, mtu).by(rule).standing(stands)
         }
         None => Hop { mtu: Some(mtu), ..routed.by(format!("{addr} dev (the pod's link) scope link")) },
     };

@@ -1,9 +1,12 @@
 //! What is known of pods, nodes and Services, and for how long.
 
+use k8s_openapi::jiff::SignedDuration;
 use podnet_flow::{Transport, names::Holder};
 use podnet_model::{
-    ClusterIp, Endpoint, EndpointSlice, PodAddr, Protocol, Service, ServicePort, SliceKey, TargetPort,
+    ClusterIp, Dual, Endpoint, EndpointSlice, NetConf, NodeAddr, PodAddr, Protocol, Service, ServicePort, SliceKey,
+    TargetPort,
     endpoints::EndpointPort,
+    flannel::Backend,
     service::{Port, ServiceKind},
 };
 use serde_json::json;
@@ -55,6 +58,176 @@ fn a_pod_is_known_by_its_address_with_its_deployment_until_it_is_over_or_gone() 
         known.event(event, &mut listed);
     }
     assert_eq!(holder(), Holder::World, "it was not listed any more");
+}
+
+/// What is told of one address, by seconds from now.
+struct OneAddress {
+    known: Arc<Known>,
+    addr: IpAddr,
+    start: Timestamp,
+}
+
+impl OneAddress {
+    fn new() -> Self {
+        let known = Known::of_node("node1".into(), None);
+        Self { known, addr: "10.0.0.7".parse().unwrap(), start: Timestamp::now() }
+    }
+
+    fn at(&self, second: i64) -> Timestamp {
+        self.start.checked_add(SignedDuration::from_secs(second)).unwrap()
+    }
+
+    /// Its object is seen, now.
+    fn pod(&self, name: &str, began: i64, is_shown: bool, phase: &str) {
+        let mut pod = pod(name, "10.0.0.7", phase);
+        let status = pod.status.as_mut().unwrap();
+        status.start_time = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.at(began)));
+        if !is_shown {
+            status.pod_ips = None;
+        }
+        self.known.event(Event::Apply(pod), &mut Vec::new());
+    }
+
+    /// The node's pod with that uid has it.
+    fn given(&self, uid: &str, second: i64) {
+        self.known.attached(vec![(self.addr, uid.into())], self.at(second));
+    }
+
+    /// No pod of the node has it.
+    fn free(&self, second: i64) {
+        self.known.attached(Vec::new(), self.at(second));
+    }
+
+    fn holder(&self, second: i64) -> String {
+        match self.known.facts().names.holder(self.addr, self.at(second)) {
+            Holder::Pod(pod) => pod.name.to_string(),
+            other => format!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_pod_has_its_address_since_it_was_given_that_whatever_its_object_shows() {
+    let told = OneAddress::new();
+    let holder = |second| told.holder(second);
+    told.given("nobody-knows", -70);
+    told.pod("first", -60, false, "Pending");
+    assert_eq!(holder(-50), "World");
+    told.given("first", -55);
+    assert_eq!((holder(-50).as_str(), told.known.ranges().len()), ("first", 1), "its object shows none yet");
+    told.pod("first", -60, true, "Running");
+    assert_eq!(holder(-50), "first");
+    // It is over, and its sandbox is there yet.
+    told.pod("first", -60, true, "Succeeded");
+    told.given("first", 1);
+    assert_eq!((holder(-50).as_str(), holder(1).as_str(), told.known.ranges().len()), ("first", "World", 0));
+    // It was made long before it got an address.
+    told.pod("second", -100, false, "Pending");
+    told.given("second", 10);
+    assert_eq!([-50, 10].map(holder), ["first", "second"]);
+    // One whose object shows no end yet has it no more as well, and what it sent before stays its own.
+    told.pod("third", -100, false, "Pending");
+    told.given("second", 20);
+    told.given("third", 21);
+    assert_eq!([19, 20, 30].map(holder), ["second", "third", "third"]);
+    // It had it for a while before anybody told who it is.
+    told.given("late", 30);
+    told.given("late", 50);
+    told.pod("late", -100, false, "Pending");
+    told.given("late", 51);
+    assert_eq!([20, 22, 31].map(holder), ["third", "late", "late"]);
+}
+
+#[test]
+fn an_earlier_holder_has_its_past_when_the_first_that_is_told_of_the_next_one_shows_the_address() {
+    let told = OneAddress::new();
+    told.pod("first", -60, true, "Running");
+    told.free(-30);
+    told.given("second", -29);
+    told.pod("second", -50, true, "Running");
+    assert_eq!([-40, -31, -20].map(|second| told.holder(second)), ["first", "first", "second"]);
+}
+
+#[test]
+fn an_object_that_shows_an_address_of_before_takes_it_from_no_pod_that_its_node_gave_it_to() {
+    let told = OneAddress::new();
+    told.pod("first", -60, true, "Running");
+    told.free(-30);
+    told.pod("second", -40, false, "Pending");
+    told.given("second", -29);
+    told.pod("first", -60, true, "Running");
+    let holders = || [-40, -20, 10].map(|second| told.holder(second));
+    assert_eq!(holders(), ["first", "second", "second"]);
+    told.given("second", 1);
+    assert_eq!(holders(), ["first", "second", "second"]);
+}
+
+#[test]
+fn a_static_pod_is_known_though_its_node_calls_it_by_another_uid_than_its_object_has() {
+    let told = OneAddress::new();
+    told.given("of-its-file", -50);
+    told.pod("static", -60, true, "Running");
+    told.given("of-its-file", -49);
+    assert_eq!(told.holder(-40), "static");
+}
+
+#[test]
+fn nodes_are_known_by_all_their_addresses_and_where_flannel_is_by_the_first_ones_of_their_parts() {
+    let known = Known::of_node("node1".into(), None);
+    let addr = |text: &str| text.parse::<IpAddr>().unwrap();
+    let node = Node {
+        addresses: ["192.0.2.2", "172.31.0.2", "203.0.113.2"].map(addr).into(),
+        pod_cidrs: ["10.244.2.0/24", "fd00:244:2::/64"].map(|part| part.parse::<IpNet>().unwrap()).into(),
+        ..Node::new("node2".into(), NodeAddr(addr("192.0.2.2")))
+    };
+    known.learn(&Change::Node("node2".into(), Some(node)));
+    let is_node = |text: &str| {
+        let holder = known.facts().names.holder(addr(text), Timestamp::now());
+        holder == Holder::Node("node2".into())
+    };
+    let own = ["192.0.2.2", "172.31.0.2", "203.0.113.2"];
+    let firsts = ["10.244.2.0", "10.244.2.1", "fd00:244:2::", "fd00:244:2::1"];
+    let pods = ["10.244.2.2", "10.244.3.0", "fd00:244:2::2"];
+    assert_eq!((own.map(is_node), firsts.map(is_node)), ([true; 3], [false; 4]), "pods may have these");
+    let conf = |v4: &str| {
+        let networks = Dual { v4: v4.parse().ok(), v6: "fd00:244::/32".parse().ok() };
+        NetConf { networks, subnet_len: 24, backend: Backend::HostGw }
+    };
+    let learn = |conf| known.learn(&Change::NetConf("kube-flannel".into(), conf));
+    learn(Some(conf("10.244.0.0/16")));
+    assert_eq!((own.map(is_node), firsts.map(is_node), pods.map(is_node)), ([true; 3], [true; 4], [false; 3]));
+    learn(Some(conf("10.99.0.0/16")));
+    assert_eq!(firsts.map(is_node), [false, false, true, true], "that part is not of its range");
+    learn(None);
+    assert_eq!(firsts.map(is_node), [false; 4]);
+    assert_eq!(known.address(&"node2".into()), Some(addr("192.0.2.2")));
+    known.learn(&Change::Node("node2".into(), None));
+    assert_eq!(own.map(is_node), [false; 3]);
+}
+
+#[test]
+fn an_address_that_several_nodes_say_they_have_is_that_ones_whose_own_it_is_or_nobodys() {
+    let known = Known::of_node("node1".into(), None);
+    let addr = |text: &str| text.parse::<IpAddr>().unwrap();
+    let rows = [
+        ("node2", "192.0.2.2", ["192.0.2.2", "203.0.113.1", "198.51.100.2", "198.51.100.2"]),
+        ("node3", "192.0.2.3", ["192.0.2.3", "203.0.113.1", "192.0.2.2", "198.51.100.3"]),
+    ];
+    for (name, own, said) in rows {
+        let node = Node {
+            internal: Some(NodeAddr(addr("10.0.2.15"))),
+            addresses: said.map(addr).into(),
+            ..Node::new(name.into(), NodeAddr(addr(own)))
+        };
+        known.learn(&Change::Node(name.into(), Some(node)));
+    }
+    let holder = |text: &str| known.facts().names.holder(addr(text), Timestamp::now());
+    let node = |name: &str| Holder::Node(name.into());
+    assert_eq!(["192.0.2.2", "198.51.100.2"].map(holder), [node("node2"), node("node2")]);
+    assert_eq!(["192.0.2.3", "198.51.100.3"].map(holder), [node("node3"), node("node3")]);
+    assert_eq!(["203.0.113.1", "10.0.2.15"].map(holder), [Holder::World, Holder::World]);
+    known.learn(&Change::Node("node2".into(), None));
+    assert_eq!(["203.0.113.1", "192.0.2.2"].map(holder), [node("node3"), node("node3")], "the only one that says so");
 }
 
 #[test]
@@ -117,7 +290,7 @@ fn who_had_an_address_is_known_to_an_agent_that_begins_anew() {
 #[test]
 fn nodes_are_among_whom_pods_may_ask_while_services_are_at_their_ports() {
     let known = Known::of_node("node1".into(), None);
-    let node = podnet_model::node::Node::new("node1".into(), podnet_model::NodeAddr("172.16.0.1".parse().unwrap()));
+    let node = Node::new("node1".into(), NodeAddr("172.16.0.1".parse().unwrap()));
     known.learn(&Change::Node("node1".into(), Some(node)));
     let kind = ServiceKind::Virtual { cluster_ips: vec![ClusterIp("10.96.0.7".parse().unwrap())] };
     let (protocol, port) = (Protocol::Tcp, ServicePort(80));

@@ -284,6 +284,31 @@ fn that_an_agent_was_killed_is_told_once_by_the_next_one() {
 }
 
 #[test]
+fn what_an_earlier_agent_left_untold_is_in_a_gap_also_where_its_maps_cannot_be_gone_on_with() {
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let (none, killed, ended, whole) = ((None, None), (Some(at(1000)), None), (None, Some(at(700))), at(1020));
+    let rows = [
+        // There was none, or it ended by itself.
+        (none, (true, false), true, None),
+        (none, (false, false), true, None),
+        (ended, (true, false), true, None),
+        (ended, (false, false), true, None),
+        // It was killed, and counting went on, or ended.
+        (killed, (true, false), true, Some((at(911), whole))),
+        (killed, (true, false), false, Some((at(992), whole))),
+        (killed, (false, false), true, Some((at(911), at(1001)))),
+        // It was another version, which counted on also since it ended.
+        (none, (false, true), true, Some((at(931), whole))),
+        (none, (false, true), false, Some((at(931), whole))),
+        (ended, (false, true), true, Some((at(611), whole))),
+        (killed, (false, true), false, Some((at(911), whole))),
+    ];
+    for (left, before, is_sent, expected) in rows {
+        assert_eq!(untold(left, before, is_sent, whole), expected, "{left:?} {before:?} {is_sent}");
+    }
+}
+
+#[test]
 fn what_found_no_room_is_told_with_its_pod_also_where_others_have_all_the_room() {
     let lab = Lab::new();
     let inside = Path::new(&lab.paths[1]).file_name().unwrap().to_str().unwrap();

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     super::tree::{Object, copy, each, list, text},
-    holdings::{is_external, needs_address, needs_health_check, number, takes_node_ports},
+    holdings::{is_external, needs_address, needs_health_check, number, takes_node_ports, wants_node_ports},
 };
 
 /// Takes over from the Service as it was what a client that replaces it leaves out, and drops what the new type has not. (What a
@@ -25,7 +25,8 @@ pub(in crate::admission) fn inherit(old: &Value, service: &mut Object) {
     if needs_address(&is) && needs_address(was) {
         inherit_address(was, fields);
     }
-    if takes_node_ports(&is) && takes_node_ports(was) {
+    // Where none are allocated, a port that is left out is given back; one that is named stays.
+    if wants_node_ports(&is) && takes_node_ports(was) {
         inherit_ports(was, fields);
     }
     if needs_health_check(&is) && needs_health_check(was) && fields.get("healthCheckNodePort").is_none_or(is_unset) {

@@ -147,6 +147,23 @@ fn a_load_balancer_may_do_without_node_ports() {
 }
 
 #[test]
+fn node_ports_that_are_not_allocated_any_more_are_given_back_where_they_are_left_out() {
+    let allocator = allocator();
+    let mut old = service(json!({"type": "LoadBalancer", "ports": [{"port": 80, "nodePort": 30080}]}));
+    allocator.assign(&mut old, None).unwrap();
+    let mut kept = old.clone();
+    kept["spec"]["allocateLoadBalancerNodePorts"] = json!(false);
+    allocator.assign(&mut kept, Some(&old)).unwrap();
+    assert_eq!(kept["spec"]["ports"][0]["nodePort"], 30080, "not by itself");
+    let mut without = kept.clone();
+    without["spec"]["ports"] = json!([{"port": 80}]);
+    allocator.assign(&mut without, Some(&kept)).unwrap();
+    assert_eq!(without["spec"]["ports"][0].get("nodePort"), None);
+    allocator.settle(&without, &kept);
+    allocator.assign(&mut node_port(30080), None).unwrap();
+}
+
+#[test]
 fn a_replaced_service_keeps_what_it_had() {
     let allocator = allocator();
     let mut old = service(json!({"type": "NodePort", "ports": [{"name": "a", "port": 80, "protocol": "TCP"}]}));

@@ -73,6 +73,16 @@ fn gaps_may_tell_of_somewhat_more_or_fewer_flows_of_datagrams_than_there_were() 
 }
 
 #[test]
+fn connections_that_were_made_too_slowly_show_nothing_where_a_rate_is_asked_for() {
+    let one = record(NODE);
+    let whole = account(&[one.clone(), one.clone(), one]);
+    let faults = |rate, wanted_rate| Account { rate, wanted_rate, ..whole.clone() }.faults("connections");
+    assert_eq!(faults(19_400.0, RATE), ["connections: 19400 of a second and not 20000"]);
+    assert!(faults(19_700.0, RATE).is_empty());
+    assert!(faults(19_400.0, 0).is_empty(), "as many as the machine sends");
+}
+
+#[test]
 fn what_is_there_twice_is_found_as_well_and_ends_the_run() {
     let one = record(NODE);
     let twice = account(&[one.clone(), one.clone(), one.clone(), one.clone()]);

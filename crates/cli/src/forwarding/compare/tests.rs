@@ -1,5 +1,9 @@
 //! What is told of kernels beside what is planned.
 
+use podnet_kernel::snapshot::Rules;
+use podnet_model::{Change, Pool, Protocol};
+use podnet_planner::trace::{Source, Target};
+
 use super::*;
 use crate::forwarding::lab;
 
@@ -66,6 +70,80 @@ fn each_thing_that_is_missing_or_another_is_named() {
         assert!(matches!(named[..], [("node1", what)] if what.contains(words)), "{words}: {found:?}");
         assert!(compared.failure().is_some_and(|failure| failure.sentence().contains("not as they are planned")));
     }
+}
+
+#[test]
+fn another_neighbour_in_the_pods_place_is_named() {
+    let mut told = lab::told(2);
+    let links = told.kernel.neighbours.iter_mut().filter(|one| one.device.as_str() == "pn-node2");
+    links.for_each(|one| one.mac.0[5] = 9);
+    let compared = compared([Ok(lab::told(1)), Ok(told)]);
+    let words = "the neighbour 10.1.2.5 on pn-node2 should be 02:00:00:00:00:02: it is 02:00:00:00:00:09";
+    assert_eq!(
+        remarks(&compared).into_iter().filter(|(_, what)| *what != NO_TABLE).collect::<Vec<_>>(),
+        [("node2", words)]
+    );
+}
+
+#[test]
+fn the_border_of_each_family_that_the_cluster_has_is_compared() {
+    let mut changes = lab::state().changes;
+    let usual = |number| (lab::node(number), lab::told(number).facts);
+    let found = |changes: Vec<Change>| {
+        let state = State::of(changes, [1, 2].map(usual).into());
+        let (planned, mut told) = (state.cluster.planned(&lab::node(1)).unwrap(), lab::told(1));
+        told.kernel.rules = Some(Rules::of([(border::TABLE, &planned.rules[Family::V4][1])]));
+        let (found, _) = of_rules(&told, planned);
+        found.into_iter().map(|(what, _)| what).filter(|what| what.contains("table podnet that")).collect::<Vec<_>>()
+    };
+    assert_eq!(found(changes.clone()), [""; 0]);
+    let six = Pool::new("six".into(), "fd00:10::/48".parse().unwrap());
+    changes.push(Change::Pool(six.name.clone(), Some(six)));
+    assert_eq!(found(changes), [format!("{NO_TABLE} (family ip6)")]);
+}
+
+#[test]
+fn what_no_agent_mends_has_a_remedy_of_its_own() {
+    type Fault = fn(&mut Snapshot);
+    let faults: [(Fault, &str, &str); 4] = [
+        (
+            |kernel| kernel.devices.iter_mut().for_each(|device| device.is_up = device.name.as_str() != "ens3"),
+            "device ens3 is down",
+            "ip link set ens3 up",
+        ),
+        (
+            |kernel| kernel.devices.retain(|device| device.name.as_str() != "ens3"),
+            "there is no device ens3",
+            "ip link set ens3 up",
+        ),
+        (|kernel| kernel.rules = None, "no nf_tables", "modprobe nf_tables"),
+        (
+            |kernel| kernel.devices.iter_mut().for_each(|device| device.is_up = device.name.as_str() != "pn-node1"),
+            "device pn-node1 is down",
+            "agents mend such things",
+        ),
+    ];
+    for (fault, words, remedy) in faults {
+        let mut told = lab::told(1);
+        fault(&mut told.kernel);
+        let compared = compared([Ok(told), Ok(lab::told(2))]);
+        let named = compared.found.iter().find(|one| one.what.contains(words)).unwrap();
+        assert!(named.remedy().contains(remedy), "{words}: {}", named.remedy());
+    }
+    let wall = ("chain inet wall across has the policy drop".to_owned(), Mender::Firewall);
+    let remedy = Remark::on(&lab::node(1), wall).remedy();
+    assert!(remedy.contains("--iptables-forward-rules=false"), "{remedy}");
+}
+
+#[test]
+fn what_the_underlay_routes_is_told_from_what_is_planned() {
+    let state = lab::state();
+    let by_underlay = |addr: [u8; 4]| {
+        let target = Target { addr: addr.into(), protocol: Protocol::Tcp, port: 80 };
+        let trace = state.cluster.trace(&Source::Pod(PodKey::new("default", "p1")), target).unwrap();
+        trace.paths.iter().flat_map(|path| &path.hops).filter(|hop| is_by_underlay(hop)).count()
+    };
+    assert_eq!([[203, 0, 113, 9], [192, 0, 2, 12], [10, 1, 2, 5]].map(by_underlay), [1, 1, 0]);
 }
 
 #[test]

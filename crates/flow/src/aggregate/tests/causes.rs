@@ -162,3 +162,15 @@ fn a_connection_that_has_no_way_is_not_waited_for_as_one_that_is_silent() {
     let last = reader.told.last().unwrap();
     assert_eq!((last.report, last.verdict, last.cause), (Report::End, Verdict::Dropped, Some(Cause::NoRoute)));
 }
+
+#[test]
+fn an_association_is_refused_where_what_opened_it_was_aborted_and_has_no_flags_of_tcp() {
+    let aborted = Way { resets: 1, ..ONE };
+    let under_way = Entry { into: aborted, ..question("203.0.113.5", Transport::SCTP) };
+    let opened = Entry { out: Way { flags: Way::SYN, ..ONE }, ..under_way };
+    for (entry, verdict) in [(opened, Verdict::Refused), (under_way, Verdict::Forwarded)] {
+        let mut reader = Reader::new();
+        assert_eq!(told(&mut reader, 5, &entry), (verdict, None));
+        assert_eq!((reader.told[0].sent.flags, reader.told[0].received.flags), (0, 0));
+    }
+}

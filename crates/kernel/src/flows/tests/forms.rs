@@ -121,8 +121,20 @@ fn an_association_of_sctp_ends_with_its_abort() {
         say(6);
         seen().is_some_and(|association| association.ended)
     });
+    // Each but the first packet is one, also those behind the end.
+    say(6);
+    eventually("each abort is a reset of its way", || {
+        seen().is_some_and(|one| {
+            one.out.resets > 0 && u64::from(one.out.resets) == one.out.packets - 1 && one.into.resets == 0
+        })
+    });
+    let is_aborted = |entry: Entry| {
+        entry.key.transport == Transport::SCTP && !entry.pod_began && entry.into.resets > 0 && entry.out.resets == 0
+    };
+    eventually("so it is at the other end", || flows.entries().unwrap().into_iter().any(is_aborted));
     let aborted = seen().unwrap();
     assert_eq!(aborted.out.bytes % 36, 0);
+    assert_eq!((aborted.out.flags, aborted.into.flags), (Way::SYN, 0), "what opened it was seen");
     // Another one from the same port, before anybody read that the first one is over.
     say(1);
     eventually("another one begins", || seen().is_some_and(|next| next.born != aborted.born));

@@ -33,6 +33,17 @@ fn a_node_has_an_address_of_each_family_and_ipv4_comes_first() {
 }
 
 #[test]
+fn a_node_has_all_addresses_that_the_cluster_knows_it_by() {
+    let addresses = [("InternalIP", "192.0.2.1"), ("Hostname", "192.0.2.7"), ("ExternalIP", "203.0.113.1")];
+    let addresses = addresses.into_iter().chain([("InternalIP", "172.31.0.1"), ("ExternalIP", "none")]);
+    let addresses: Vec<_> = addresses.map(|(kind, address)| json!({"type": kind, "address": address})).collect();
+    let node = json!({"metadata": {"name": "node1"}, "status": {"addresses": addresses}});
+    let node = Node::try_from(&object::<core::Node>(node)).unwrap();
+    let told: Vec<String> = node.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["192.0.2.1", "203.0.113.1", "172.31.0.1"]);
+}
+
+#[test]
 fn either_setting_of_wireguard_encrypts_both_families() {
     let felix = |spec: Value| {
         let felix: crd::FelixConfiguration = object(json!({

@@ -1,8 +1,8 @@
 //! Pods on a bridge of their node.
 
 use podnet_model::{
-    Block, BlockCidr, Change, ClusterIp, EncapMode, Endpoint, EndpointSlice, Node, NodeAddr, PodAddr, PodKey, Service,
-    ServiceKey, ServicePort, SliceKey, TargetPort,
+    Block, BlockCidr, Change, ClusterIp, EncapMode, Endpoint, EndpointSlice, Mac, Node, NodeAddr, PodAddr, PodKey,
+    Service, ServiceKey, ServicePort, SliceKey, TargetPort,
     cni::PortMapping,
     endpoints::EndpointPort,
     limits::{Bandwidth, Limits, PacketRate, PodLimits},
@@ -11,7 +11,10 @@ use podnet_model::{
 };
 
 use super::{super::*, passed, pod, pool};
-use crate::attachments::TABLE;
+use crate::{
+    attachments::TABLE,
+    step::{Neighbour, Step},
+};
 
 const NODE: &str = "192.0.2.11";
 const SERVICE: &str = "10.96.0.10";
@@ -212,6 +215,18 @@ fn what_rules_translate_as_it_comes_in_by_a_port_passes_the_bridges_own_device_b
 }
 
 #[test]
+fn the_neighbour_that_a_pod_on_a_bridge_is_to_its_node_is_the_bridges_own() {
+    let mac = Mac([2; 6]);
+    let link = Link { bridge: Some("br-one".into()), mac: Some(mac), ..Link::routed("pn-6".into()) };
+    let facts = Facts { links: [(addr("10.1.1.6"), link)].into(), ..Facts::new("eth0".into(), 1500, Mode::Nftables) };
+    let cluster = Cluster::new(changes(), [(NodeName::from("node1"), facts)].into());
+    let path = path_in(&cluster, &Source::Node("node1".into()), "10.1.1.6", 80);
+    let routed = path.hops.iter().find(|hop| hop.kind == Kind::Routed).unwrap();
+    let neighbour = Neighbour { device: "br-one".into(), addr: addr("10.1.1.6"), mac };
+    assert_eq!((routed.stands.len(), routed.stands.last()), (2, Some(&Step::SetNeighbour(neighbour))));
+}
+
+#[test]
 fn what_is_no_neighbours_passes_the_bridge_to_the_node() {
     let by_bridge = ["node node1 received br-one"];
     // By IPv6 there are no neighbours, and to who is not on the bridge the node answers in their place.
@@ -233,6 +248,19 @@ fn for_an_address_of_the_block_that_nobody_has_nobody_answers() {
     assert_eq!(passed(&path), ["pod default/p1 sent -"]);
     let why = "no pod has 10.1.1.8, which is of a block of node node1";
     assert_eq!(path.end, End { verdict: Verdict::Lost, why: why.into() });
+}
+
+#[test]
+fn each_hop_on_the_way_to_a_service_names_its_object_and_a_port_that_it_has_not_names_the_service() {
+    let web = Some(Object::namespaced("service", "default", "web"));
+    let served = path(Mode::Nftables, &own(), SERVICE, 80);
+    assert!(served.hops.iter().all(|hop| hop.object.is_some()), "{:#?}", served.hops);
+    let masqueraded = served.hops.iter().find(|hop| hop.kind == Kind::Masqueraded).unwrap();
+    assert_eq!(masqueraded.object, web);
+    let refused = path(Mode::Nftables, &own(), SERVICE, 81);
+    assert_eq!(refused.end.verdict, Verdict::Refused);
+    let judged = refused.hops.iter().find(|hop| hop.kind == Kind::Judged).unwrap();
+    assert_eq!(judged.object, web);
 }
 
 #[test]

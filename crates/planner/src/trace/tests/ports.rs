@@ -92,6 +92,7 @@ fn who_would_be_answered_past_the_node_is_asked_for_by_it() {
             let rule = masqueraded.rule.as_deref().unwrap();
             assert!(rule.contains(TABLE) && rule.contains(comment), "{mode} {to}: {rule}");
             assert!(masqueraded.cost.as_deref().is_some_and(|cost| cost.contains("nothing more")), "{mode} {to}");
+            assert_eq!(masqueraded.object, Some(Object::namespaced("pod", "default", "p1")), "{mode} {to}");
         }
         let path = path(&cluster, &other, (NODE, 8080), Protocol::Tcp);
         assert_eq!((path.end.verdict, of_kind(&path, Kind::Masqueraded)), (Verdict::Arrives, None), "{mode}");

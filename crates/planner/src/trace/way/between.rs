@@ -11,13 +11,16 @@ use crate::{
     step::{FdbEntry, Neighbour, Peer, Route, RouteTarget, Step, Tunnel, Vxlan},
 };
 
+/// The rule of a hop that is none of podnet's: nobody plans it.
+pub const BY_UNDERLAY: &str = "the underlay's routes";
+
 /// How a packet is carried: the device, its MTU, where the outer packet goes, and what has to stand for it.
 struct Outer {
     what: String,
     rule: String,
     mtu: u32,
     remote: IpAddr,
-    overhead: u32,
+    cost: String,
     stands: Vec<Step>,
 }
 
@@ -52,8 +55,9 @@ impl Cluster {
                 let traveller = traveller.hop(hop.at(device.clone(), outer.mtu));
                 let hop = Hop::new(place(), Kind::Encapsulated, outer.what).by(outer.rule).standing(outer.stands);
                 let hop = hop.at(planned.facts.device.clone(), planned.facts.mtu);
-                let hop = hop.costing(format!("{} bytes of headers", outer.overhead));
-                self.come(self.node_of(outer.remote), outer.remote, traveller.hop(hop), Some(device))
+                let owner = self.node_of(outer.remote);
+                let hop = hop.of(owner.map(objects::node)).costing(outer.cost);
+                self.come(owner, outer.remote, traveller.hop(hop), Some(device))
             }
             RouteTarget::Device(_) | RouteTarget::Blackhole => self.by_underlay(planned, traveller),
         }
@@ -84,11 +88,13 @@ impl Cluster {
                 let why = format!("node {name} has no {device} to take the packet out of its tunnel");
                 return vec![traveller.ends(Verdict::Lost, why)];
             };
-            // A private key is the node's alone to know.
-            let stands =
-                if matches!(stands, Step::SetTunnel(Tunnel::Wireguard(_))) { Vec::new() } else { vec![stands] };
             let hop = Hop::new(place, Kind::Decapsulated, "taken out of the tunnel").at(device.clone(), mtu);
-            traveller = traveller.hop(hop.of(objects::node(name)).standing(stands));
+            let hop = match stands {
+                // A private key is the node's alone to know.
+                Step::SetTunnel(Tunnel::Wireguard(_)) => hop.costing("each packet is decrypted"),
+                stands => hop.standing(vec![stands]),
+            };
+            traveller = traveller.hop(hop.of(objects::node(name)));
         }
         self.arrive(name, traveller)
     }
@@ -97,7 +103,7 @@ impl Cluster {
     pub(super) fn by_underlay(&self, planned: &Planned, traveller: Traveller) -> Vec<Path> {
         let (addr, node) = (traveller.target.addr, &planned.node.name);
         let routed = |what: String| {
-            let hop = Hop::new(Place::Node(node.clone()), Kind::Routed, what).by("the underlay's routes");
+            let hop = Hop::new(Place::Node(node.clone()), Kind::Routed, what).by(BY_UNDERLAY);
             hop.at(planned.facts.device.clone(), planned.facts.mtu)
         };
         if let Some(peer) = self.node_of(addr).cloned() {
@@ -162,12 +168,13 @@ fn outer(planned: &Planned, device: &LinkName, via: IpAddr, inner: IpAddr) -> Op
     };
     stands.retain(|step| !matches!(step, Step::SetTunnel(Tunnel::Wireguard(_))));
     let extra = if remote.is_ipv6() { IPV6_EXTRA } else { 0 };
+    let more = if matches!(tunnel, Tunnel::Wireguard(_)) { "; each packet is encrypted" } else { "" };
     Some(Outer {
         what: format!("in {kind}, from {own} to {remote}"),
         rule: format!("{kind} device {device}"),
         mtu: tunnel_mtu(tunnel),
         remote,
-        overhead: overhead + extra,
+        cost: format!("{} bytes of headers{more}", overhead + extra),
         stands,
     })
 }
@@ -183,7 +190,7 @@ fn by_vxlan(planned: &Planned, vxlan: &Vxlan, via: IpAddr) -> Option<Outer> {
         rule: format!("neighbour {via} lladdr {mac}, fdb {mac} dst {remote}"),
         mtu: vxlan.mtu,
         remote,
-        overhead: VXLAN_OVERHEAD + extra,
+        cost: format!("{} bytes of headers", VXLAN_OVERHEAD + extra),
         stands: vec![
             Step::SetVxlan(vxlan.clone()),
             Step::SetNeighbour(Neighbour { device: device(), addr: via, mac }),

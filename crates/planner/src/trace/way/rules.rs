@@ -1,6 +1,6 @@
 //! Through the rules of a node.
 
-use podnet_model::{Family, ServiceKey, proxy::Mode};
+use podnet_model::{Family, Protocol, ServiceKey, proxy::Mode};
 
 use super::{super::Kind, Cluster, Entry, Hop, LOOPBACK_MTU, Path, Place, Planned, Traveller, Verdict, at, objects};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     },
     services::{Serving, nftables, userspace},
     step::RouteTarget,
-    trace::node::Lookup,
+    trace::{Object, node::Lookup},
 };
 
 impl Cluster {
@@ -20,8 +20,11 @@ impl Cluster {
     pub(super) fn through(&self, planned: &Planned, direction: Direction, traveller: &Traveller) -> Vec<Path> {
         let target = traveller.target;
         let family = Family::of(&target.addr);
+        let asked = FrontendKey { addr: target.addr, protocol: target.protocol, port: target.port };
+        let is_unserved = unserved(planned, &asked).is_some();
         let ports = planned.ports.as_ref().map(|ports| &ports[family]);
-        let tables: Vec<&RuleSet> = planned.rules[family].iter().chain(ports).collect();
+        // What is not served meets none of the rules of Services, which come first.
+        let tables: Vec<&RuleSet> = planned.rules[family].iter().skip(usize::from(is_unserved)).chain(ports).collect();
         let packet = match traveller.is_echo {
             true => Packet::ping(traveller.source, target.addr),
             false => Packet::opening(traveller.source, target.addr, target.protocol, target.port),
@@ -49,7 +52,8 @@ impl Cluster {
             return vec![answered_apart(planned, &asked, way)];
         }
         if outcome.translated && way.is_echo {
-            way.hops.push(taken(planned, &way, outcome));
+            let taken = taken(planned, &way, outcome).of(self.object_of_cluster_ip(asked.addr));
+            way.hops.push(taken);
             way.target.addr = outcome.destination.addr;
         }
         if is_served {
@@ -63,10 +67,20 @@ impl Cluster {
             (way.target.addr, way.target.port) = (outcome.destination.addr, outcome.destination.port);
         }
         let whose = || serving.map_or_else(|| format!("{asked}"), |serving| format!("service {}", serving.service));
+        let object = || {
+            let service = serving.map(|serving| objects::service(&serving.service));
+            service.or_else(|| self.object_of_cluster_ip(asked.addr))
+        };
         match outcome.verdict {
             walk::Verdict::Accepted => {
+                if by_port.is_none()
+                    && let Some(serving) = unserved(planned, &asked)
+                    && (planned.leads(&asked) || planned.lookup(asked.addr) == Lookup::Own)
+                {
+                    return vec![refused_unserved(planned, &asked, serving, way)];
+                }
                 if outcome.masqueraded {
-                    way = self.masquerade(planned, outcome, way);
+                    way = self.masquerade(planned, outcome, serving, way);
                 }
                 self.route_on(planned, way)
             }
@@ -78,11 +92,11 @@ impl Cluster {
                     None if way.is_echo => format!("{} is a ClusterIP that nobody answers for", asked.addr),
                     None => format!("{} is a ClusterIP without port {}/{}", asked.addr, asked.port, asked.protocol),
                 };
-                vec![way.hop(judged(planned, outcome, serving, "refused at once")).ends(Verdict::Refused, why)]
+                vec![way.hop(judged(planned, outcome, object(), "refused at once")).ends(Verdict::Refused, why)]
             }
             walk::Verdict::Dropped => {
                 let why = dropped(planned, outcome, &way, &whose());
-                vec![way.hop(judged(planned, outcome, serving, "dropped")).ends(Verdict::Lost, why)]
+                vec![way.hop(judged(planned, outcome, object(), "dropped")).ends(Verdict::Lost, why)]
             }
             walk::Verdict::Unreachable => match planned.lookup(way.target.addr) {
                 Lookup::Route(_, RouteTarget::Blackhole) => self.route_on(planned, way),
@@ -91,27 +105,42 @@ impl Cluster {
         }
     }
 
-    fn masquerade(&self, planned: &Planned, outcome: &Outcome, mut way: Traveller) -> Traveller {
+    fn masquerade(
+        &self,
+        planned: &Planned,
+        outcome: &Outcome,
+        serving: Option<&Serving>,
+        mut way: Traveller,
+    ) -> Traveller {
         let Some(addr) = planned.addr(Family::of(&way.target.addr)) else { return way };
         let met = outcome.steps.iter().rev().find(|step| step.hook == HookPoint::Postrouting);
         let marked = outcome.steps.iter().find(|step| step.comment.ends_with(": masquerade"));
         let comment = met.map_or("", |met| met.comment);
         let why = marked.filter(|_| comment == "marked connections").map_or(comment, |mark| mark.comment);
-        let object = if outcome.translated { None } else { self.object_of_pool(way.source) };
         let hop = Hop::new(place(planned), Kind::Masqueraded, format!("source {} becomes {addr}: {why}", way.source));
         let is_served = outcome.translated && !outcome.steps.iter().any(attachments::leads);
-        let hop = hop.by(met.map(|met| nft(planned, met, is_served)).unwrap_or_default()).of(object);
+        let object = match outcome.translated {
+            true if comment == OUT_OF_THE_CLUSTER => self.object_of_pool(way.source),
+            true if is_served => serving.map(|serving| objects::service(&serving.service)),
+            // A port of the node leads to it.
+            true => self.pod_of(way.target.addr).map(objects::pod),
+            false => self.object_of_pool(way.source),
+        };
+        let of_services = is_served && comment != OUT_OF_THE_CLUSTER;
+        let hop = hop.by(met.map(|met| nft(planned, met, of_services)).unwrap_or_default()).of(object);
         let cost = match (planned.facts.mode, outcome.translated) {
             // Who opens a connection anew does that from the node's address.
-            (Mode::Userspace, true) if is_served => None,
-            (_, true) => Some("nothing more: the entry of connection tracking has both translations"),
-            (_, false) => Some(TRACKED),
+            (Mode::Userspace, true) if is_served => "nothing more: the connection is the agent's own",
+            (_, true) => "nothing more: the entry of connection tracking has both translations",
+            (_, false) => TRACKED,
         };
         way.source = addr;
-        way.hop(Hop { cost: cost.map(str::to_owned), ..hop })
+        way.hop(hop.costing(cost))
     }
 }
 
+/// The border's rule for pools with `natOutgoing`.
+const OUT_OF_THE_CLUSTER: &str = "pods' connections out of the cluster";
 /// What a translation costs.
 const TRACKED: &str = "an entry of connection tracking; every packet and every answer is translated";
 
@@ -149,6 +178,26 @@ fn to_socket(planned: &Planned, asked: &FrontendKey, serving: Option<&Serving>, 
     }
     let hop = Hop::new(place(planned), Kind::Delivered, "to the agent's own socket").of(object);
     (is_own && serving.is_some()).then(|| hop.at("lo".into(), LOOPBACK_MTU))
+}
+
+/// The Service whose frontend mode `userspace` leaves closed, as it passes on no SCTP. What goes to such a frontend's address without being led
+/// apart passes by, for whoever has the address.
+fn unserved<'a>(planned: &'a Planned, asked: &FrontendKey) -> Option<&'a Serving> {
+    if planned.facts.mode != Mode::Userspace || asked.protocol != Protocol::Sctp {
+        return None;
+    }
+    planned.services[Family::of(&asked.addr)].serving(asked)
+}
+
+/// Where nobody listens, the kernel refuses.
+fn refused_unserved(planned: &Planned, asked: &FrontendKey, serving: &Serving, mut way: Traveller) -> Path {
+    // Nobody listens at the node's own addresses; what is led apart is led all the same.
+    if planned.leads(asked) {
+        way.hops.extend(to_socket(planned, asked, Some(serving), way.is_own));
+    }
+    let refused = Hop::new(place(planned), Kind::Judged, "refused at once: nobody listens");
+    let why = format!("mode userspace has no SCTP: service {} is not served; another mode has", serving.service);
+    way.hop(refused.of(objects::service(&serving.service))).ends(Verdict::Refused, why)
 }
 
 fn translated(planned: &Planned, asked: &FrontendKey, serving: Option<&Serving>, outcome: &Outcome) -> Hop {
@@ -208,13 +257,12 @@ fn in_iptables(serving: &Serving, asked: &FrontendKey, to: BackendAddress) -> St
     format!("iptables, table nat: {port} → {endpoint}")
 }
 
-fn judged(planned: &Planned, outcome: &Outcome, serving: Option<&Serving>, what: &str) -> Hop {
+fn judged(planned: &Planned, outcome: &Outcome, object: Option<Object>, what: &str) -> Hop {
     let met = outcome.steps.last();
     let of_services = met.is_some_and(|met| is_of_services(planned, met));
     let comment = met.map_or("", |met| met.comment);
     let hop = Hop::new(place(planned), Kind::Judged, format!("{what}: {comment}"));
-    let hop = hop.by(met.map(|met| nft(planned, met, of_services)).unwrap_or_default());
-    hop.of(serving.map(|serving| objects::service(&serving.service)))
+    hop.by(met.map(|met| nft(planned, met, of_services)).unwrap_or_default()).of(object)
 }
 
 /// Whether the rule is of the table of Services, and not of the border's.

@@ -133,7 +133,7 @@ impl World {
                     pod_began: began,
                     out: none,
                     into: none,
-                    born: self.now.unsigned_abs() * 1000 + id as u64,
+                    born: self.now.unsigned_abs() * 1_000_000 + id as u64,
                     first: now,
                     last: now,
                     handshake_micros: 0,
