@@ -9,7 +9,7 @@
 //! What a pod of another node was sent and did not answer is asked about in the other direction: where nothing came, something between the two nodes
 //! dropped it.
 //!
-//! - [`question`]: what is asked and answered
+//! - [`question`]: what is asked and answered; `round`: how much of it at a time
 //! - `own`: ends that wait for the destination's node; `others`: what waits for the source's
 //! - `fronts`: what seems to come from another node itself; `behind`: who is behind its address
 //! - `silent`: what may not have come; `counted`: what came
@@ -20,6 +20,7 @@ mod fronts;
 mod others;
 mod own;
 pub mod question;
+mod round;
 mod silent;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -33,6 +34,7 @@ use self::{
     others::{Others, Outcome, Settled},
     own::{Found, Own},
     question::{Answer, Inquiry, MOST_ASKED, Question, Unanswered},
+    round::Round,
     silent::Silent,
 };
 use crate::{
@@ -129,13 +131,14 @@ impl Joint {
 
     /// What is to be asked of other nodes now, each question with its number. Of one node it may be more than [`MOST_ASKED`], and so several requests'.
     pub fn questions(&mut self, now: Timestamp) -> BTreeMap<NodeName, Vec<(u64, Question)>> {
-        let mut questions = BTreeMap::new();
+        let mut round = Round::new(now, OF_A_ROUND / 2);
         // Who began a flow is waited for a shorter time than whose an end is: half of a round is for that, and what is left of the other one.
-        self.fronts.questions(&mut questions, now, OF_A_ROUND / 2);
-        self.others.questions(&mut questions, now, OF_A_ROUND);
-        self.fronts.questions(&mut questions, now, OF_A_ROUND);
-        self.silent.questions(&mut questions, now, OF_A_ROUND);
-        questions
+        self.fronts.questions(&mut round);
+        round.most = OF_A_ROUND;
+        self.others.questions(&mut round);
+        self.fronts.questions(&mut round);
+        self.silent.questions(&mut round);
+        round.questions
     }
 
     /// What a node answered to questions, or why it did not. Answers that are not asked for, or too late, change nothing.

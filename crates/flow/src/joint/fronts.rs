@@ -12,8 +12,9 @@ use podnet_model::NodeName;
 
 use super::{
     behind::Behind,
-    others::{AGAIN, Others, Outcome, SILENT, Standing, UNNAMED, may_be_forgotten, teller},
+    others::{AGAIN, Others, Outcome, Standing, UNNAMED, may_be_forgotten, teller},
     question::{Answer, Question, Unanswered},
+    round::Round,
 };
 use crate::{
     names::Names,
@@ -86,19 +87,11 @@ impl Fronts {
         None
     }
 
-    /// What is to be asked now, beside what else is: of each node no more than `most` in all.
-    pub(super) fn questions(
-        &mut self,
-        questions: &mut BTreeMap<NodeName, Vec<(u64, Question)>>,
-        now: Timestamp,
-        most: usize,
-    ) {
-        for (number, waiting) in self.waiting.iter_mut().filter(|(_, waiting)| waiting.next <= now) {
-            let of_node = questions.entry(waiting.to.clone()).or_default();
-            if of_node.len() < most {
-                of_node.push((*number, Question::Joins(Arc::clone(&waiting.asked))));
-                waiting.next = now.saturating_add(SILENT).unwrap_or(now);
-            }
+    /// What is to be asked now, beside what else is.
+    pub(super) fn questions(&mut self, round: &mut Round) {
+        for (number, waiting) in &mut self.waiting {
+            let Waiting { to, next, asked, .. } = waiting;
+            round.ask(*number, to, next, || Some(Question::Joins(Arc::clone(asked))));
         }
     }
 

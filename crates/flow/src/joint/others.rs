@@ -12,6 +12,7 @@ use super::{
     behind::Behind,
     own::{Found, Own},
     question::{Answer, Question, Unanswered},
+    round::Round,
 };
 use crate::{
     entry::Transport,
@@ -28,8 +29,6 @@ const PATIENCE: SignedDuration = SignedDuration::from_secs(15);
 const SHORT: SignedDuration = SignedDuration::from_secs(3);
 /// Before who did not know is asked again.
 pub(super) const AGAIN: SignedDuration = SignedDuration::from_secs(1);
-/// Before who did not answer is.
-pub(super) const SILENT: SignedDuration = SignedDuration::from_secs(3);
 /// So long a node is not asked whose agent does not answer such questions.
 const UNABLE: SignedDuration = SignedDuration::from_mins(1);
 /// Who is behind an address and has no name may be a pod that began just now, unless it has none for so long.
@@ -204,23 +203,14 @@ impl Others {
         self.unable.get(node).is_some_and(|until| now < *until)
     }
 
-    /// What is to be asked now, beside what else is: of each node no more than `most` in all.
-    pub(super) fn questions(
-        &mut self,
-        questions: &mut BTreeMap<NodeName, Vec<(u64, Question)>>,
-        now: Timestamp,
-        most: usize,
-    ) {
-        for (number, waiting) in self.waiting.iter_mut().filter(|(_, waiting)| waiting.next <= now) {
-            let Item::Flow(record) = &waiting.numbered.item else { continue };
-            if waiting.to == self.node {
-                continue;
-            }
-            let of_node = questions.entry(waiting.to.clone()).or_default();
-            if of_node.len() < most {
-                of_node.push((*number, Question::Joins(record.clone())));
-                waiting.next = now.saturating_add(SILENT).unwrap_or(now);
-            }
+    /// What is to be asked now, beside what else is.
+    pub(super) fn questions(&mut self, round: &mut Round) {
+        for (number, waiting) in &mut self.waiting {
+            let Waiting { to, next, numbered, .. } = waiting;
+            round.ask(*number, to, next, || match &numbered.item {
+                Item::Flow(record) if *to != self.node => Some(Question::Joins(record.clone())),
+                _ => None,
+            });
         }
     }
 

@@ -7,9 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use podnet_model::NodeName;
 
 use super::{
-    others::{AGAIN, SILENT},
+    others::AGAIN,
     own::expected,
     question::{Answer, Question, Sought},
+    round::Round,
 };
 use crate::{
     entry::Way,
@@ -48,20 +49,11 @@ impl Silent {
         None
     }
 
-    /// What is to be asked now, beside what else is: of each node no more than `most` in all.
-    pub(super) fn questions(
-        &mut self,
-        questions: &mut BTreeMap<NodeName, Vec<(u64, Question)>>,
-        now: Timestamp,
-        most: usize,
-    ) {
-        for (number, waiting) in self.waiting.iter_mut().filter(|(_, waiting)| waiting.next <= now) {
-            let Some(sought) = sought(&waiting.record) else { continue };
-            let of_node = questions.entry(waiting.to.clone()).or_default();
-            if of_node.len() < most {
-                of_node.push((*number, Question::Came(sought)));
-                waiting.next = now.saturating_add(SILENT).unwrap_or(now);
-            }
+    /// What is to be asked now, beside what else is.
+    pub(super) fn questions(&mut self, round: &mut Round) {
+        for (number, waiting) in &mut self.waiting {
+            let Waiting { to, next, record, .. } = waiting;
+            round.ask(*number, to, next, || sought(record).map(Question::Came));
         }
     }
 
