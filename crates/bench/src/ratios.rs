@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    Result,
     services::{Figures, each},
     traffic::median,
 };
@@ -16,6 +17,22 @@ pub(crate) struct Ratios {
     pub(crate) low: Option<Figures>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) high: Option<Figures>,
+}
+
+/// So many pairs, of which each is the first one every other time: what the machine does meanwhile meets both alike.
+pub(crate) fn by_turns(
+    count: usize,
+    one: impl Fn() -> Result<Figures>,
+    other: impl Fn() -> Result<Figures>,
+) -> Result<Vec<(Figures, Figures)>> {
+    let pair = |number| {
+        if number % 2 == 0 {
+            return Ok((one()?, other()?));
+        }
+        let second = other()?;
+        Ok((one()?, second))
+    };
+    (0..count).map(pair).collect()
 }
 
 impl Ratios {

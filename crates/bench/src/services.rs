@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Result,
-    ratios::Ratios,
+    ratios::{Ratios, by_turns},
     targets::Target,
     traffic::{End, drain, echo, median, pod},
 };
@@ -183,21 +183,9 @@ fn ask_by(ports: &str, client: &End, server: IpAddr) -> Result<Figures> {
 fn compare(client: &End, direct: IpAddr, service: IpAddr, rounds: usize) -> Result<Compared> {
     let through = || ask_by(SERVICE_PORTS, client, service);
     let beside = || ask_by(DIRECT_PORTS, client, direct);
-    let mut pairs = Vec::new();
+    let mut pairs = by_turns(rounds + 1, through, beside)?;
     // The first round warms both up.
-    for round in 0..=rounds {
-        // Each is the first one every other time: what the machine does meanwhile meets both alike.
-        let pair = if round % 2 == 0 {
-            let first = through()?;
-            (first, beside()?)
-        } else {
-            let first = beside()?;
-            (through()?, first)
-        };
-        if round > 0 {
-            pairs.push(pair);
-        }
-    }
+    pairs.remove(0);
     let (through, beside): (Vec<Figures>, Vec<Figures>) = pairs.iter().copied().unzip();
     Ok(Compared { ratios: Ratios::of(&pairs), service: typical(&through), direct: typical(&beside) })
 }

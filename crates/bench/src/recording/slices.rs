@@ -21,7 +21,7 @@ use serde::Serialize;
 use super::{Follower, stopped::Stopped};
 use crate::{
     Result,
-    ratios::Ratios,
+    ratios::{Ratios, by_turns},
     services::{self, Figures, Load},
     traffic::End,
 };
@@ -72,19 +72,7 @@ fn pairs(nodes: &[Node], client: &End, server: &End) -> Result<Compared> {
 fn turns(nodes: &[Node], load: Load, client: &End, server: &End) -> Result<Vec<(Figures, Figures)>> {
     // It warms up.
     services::ask_client(client, server.addr, load)?;
-    let with = || slice(nodes, true, load, client, server);
-    let mut pairs = Vec::new();
-    for number in 0..PAIRS {
-        // Each is the first one every other time.
-        pairs.push(if number % 2 == 0 {
-            let on = with()?;
-            (on, without(nodes, load, client, server)?)
-        } else {
-            let off = without(nodes, load, client, server)?;
-            (with()?, off)
-        });
-    }
-    Ok(pairs)
+    by_turns(PAIRS, || slice(nodes, true, load, client, server), || without(nodes, load, client, server))
 }
 
 fn without(nodes: &[Node], load: Load, client: &End, server: &End) -> Result<Figures> {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use podnet_kernel::{cgroup::Cgroup, netns::NetNs};
+use serde::{Deserialize, Serialize};
 
 use super::{ANSWER, CLOSE, Figures, STREAM};
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// What a client does, each for so long ([`span`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Load {
     /// Sends, asks on one connection, and opens connections.
     All,
@@ -28,24 +29,11 @@ pub(crate) enum Load {
     Connections,
 }
 
-impl Load {
-    const NAMED: [(&str, Self); 3] =
-        [("all", Self::All), ("established", Self::Established), ("connections", Self::Connections)];
-
-    fn name(self) -> &'static str {
-        Self::NAMED.iter().find(|(_, load)| *load == self).map_or("all", |(name, _)| name)
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        Self::NAMED.iter().find(|(own, _)| *own == name).map(|(_, load)| *load)
-    }
-}
-
 /// One round, by a process in the client's pod.
 pub(crate) fn ask_client(client: &End, server: IpAddr, load: Load) -> Result<Figures> {
     let pid = client.process.ok_or("the client is no pod")?;
     let mut command = Command::new("/proc/self/exe");
-    command.args([CLIENT, &pid.to_string(), &server.to_string(), load.name()]).process_group(0);
+    command.args([CLIENT, &pid.to_string(), &server.to_string(), &serde_json::to_string(&load)?]).process_group(0);
     let output = command.stderr(std::process::Stdio::inherit()).output()?;
     if !output.status.success() {
         return Err(format!("the client: {}", output.status).into());
@@ -59,7 +47,7 @@ pub(crate) const CLIENT: &str = "as-client-of";
 /// What a client does.
 pub(crate) fn client(args: &[String]) -> Result<()> {
     let [pid, server, load] = args else { return Err("a client takes a process, an address and a load".into()) };
-    let load = Load::named(load).ok_or("no such load")?;
+    let load: Load = serde_json::from_str(load)?;
     let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     let cgroup = cgroup.lines().find_map(|line| line.strip_prefix("0::")).ok_or("the pod is in no cgroup")?;
     Cgroup::v2(cgroup.trim_start_matches('/'))?.add_self()?;

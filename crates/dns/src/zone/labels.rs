@@ -42,11 +42,9 @@ pub(super) fn told(label: &str, name: &str, zone: &str, deep: Deep) -> Option<St
         // Before a pod's kind stands its address.
         ("endpoint", ..) if kind == "pod" => service,
         ("endpoint", Some(endpoint), None) if deep != Deep::Clusters => Some(endpoint),
-        ("endpoint", Some(cluster), Some(endpoint)) if deep == Deep::Clusters => {
-            Some(endpoint).filter(|endpoint| !endpoint.starts_with('_') && !cluster.starts_with('_'))
-        }
-        ("cluster", Some(cluster), Some(endpoint)) if deep == Deep::Clusters => {
-            Some(cluster).filter(|cluster| !endpoint.starts_with('_') && !cluster.starts_with('_'))
+        ("endpoint" | "cluster", Some(cluster), Some(endpoint)) if deep == Deep::Clusters => {
+            let are_names = !endpoint.starts_with('_') && !cluster.starts_with('_');
+            are_names.then_some(if label == "cluster" { cluster } else { endpoint })
         }
         ("protocol", Some(protocol), Some(_)) => protocol.strip_prefix('_'),
         ("port-name", Some(_), Some(port)) => port.strip_prefix('_'),
