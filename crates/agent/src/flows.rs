@@ -60,6 +60,7 @@ pub(crate) use keeper::Keeper;
 pub use lines::{Lines, Short};
 use neighbours::Asks;
 pub(crate) use own::OwnNode;
+pub use recorder::untold;
 use recorders::Marks;
 
 use crate::{AgentConfig, addresses::Addresses, health::Health, repair::PodEnds};
@@ -124,7 +125,7 @@ pub(crate) fn offer(
     let demand = Demand::new(always);
     if let Some(api) = &config.flow_api {
         let address = SocketAddr::new(node_address, api.port);
-        let here = Arc::new(inside::Attached { addresses: addresses.clone(), ends });
+        let here = Arc::new(inside::Attached { addresses: addresses.clone(), ends: ends.clone() });
         let (node, client, demand) = (config.node.clone(), client.clone(), demand.clone());
         let own = Arc::new(own);
         let answers = api::Answers { node, address: node_address, client, demand, here, own };
@@ -167,6 +168,7 @@ pub(crate) fn offer(
         labels,
         service_cidr,
         addresses,
+        ends,
         holders,
         asks,
     };

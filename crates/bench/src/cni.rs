@@ -21,7 +21,7 @@ use podnet_kernel::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{Result, figures::Times};
+use crate::{Result, figures::Times, traffic::median};
 
 const ROUNDS: usize = 60;
 /// Sandboxes that are added, then removed, at the same time, and how often.
@@ -138,9 +138,7 @@ impl Sides {
 }
 
 fn ratio(ours: &[Duration], theirs: &[Duration]) -> f64 {
-    let mut ratios: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a.as_secs_f64() / b.as_secs_f64()).collect();
-    ratios.sort_unstable_by(f64::total_cmp);
-    (ratios[ratios.len() / 2] * 1000.0).round() / 1000.0
+    median(ours.iter().zip(theirs).map(|(a, b)| a.as_secs_f64() / b.as_secs_f64()).collect())
 }
 
 /// The kernel's own part: a veth pair between the node and a fresh namespace, made by one request and removed by another.

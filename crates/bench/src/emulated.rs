@@ -13,10 +13,9 @@ use crate::{
     services::{self, ThroughServices},
 };
 
-const MODES: [&str; 2] = ["nftables", "ipvs"];
-/// Beside the one that warms up. Each takes about 5 s of a processor in each mode; the machine's time is counted by its instructions, so that
-/// rounds differ by little.
-const ROUNDS: usize = 3;
+/// Each with so many rounds, beside the one that warms up. A round takes about 5 s of a processor; the machine's time is counted by its instructions,
+/// so that rounds differ by little.
+const MODES: [(&str, usize); 2] = [("nftables", 4), ("ipvs", 4)];
 /// The first argument inside; the binary `podnet` follows.
 pub(crate) const INSIDE: &str = "inside-with";
 /// Before the figures in the output.
@@ -41,7 +40,7 @@ pub(crate) fn inside(args: &[String]) -> Result<()> {
     // So small a machine tracks few thousands of connections, remembers those that have ended for minutes, and drops what is too many.
     sysctl::set_here("net.netfilter.nf_conntrack_max", "500000")?;
     let cluster = Cluster::up(podnet, &["--nodes", "2"]);
-    let figures = services::in_modes(&cluster, &MODES, ROUNDS)?;
+    let figures = services::in_modes(&cluster, &MODES)?;
     println!("{FIGURES}{}", serde_json::to_string(&figures)?);
     Ok(())
 }

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Result,
     services::{Figures, each},
-    traffic::median,
 };
 
 /// Medians of the pairs' own ratios, to three digits, and between which values those of many more would be, with 95 % certainty; where there
@@ -46,7 +45,7 @@ impl Ratios {
         let at = |place: usize| each(|of| (sorted(of)[place] * 1000.0).round() / 1000.0);
         let outside = outside(pairs.len());
         Self {
-            median: each(|of| median(sorted(of))),
+            median: at(pairs.len() / 2),
             low: outside.map(&at),
             high: outside.map(|outside| at(pairs.len() - 1 - outside)),
         }

@@ -24,7 +24,9 @@ use podnet_testnet::Cluster;
 use serde::Serialize;
 
 use crate::{
-    Result, services,
+    Result,
+    lab::Process,
+    services,
     traffic::{End, pod},
 };
 use account::Accounts;
@@ -66,6 +68,11 @@ pub(crate) fn measure(podnet: &str, cluster: &Cluster) -> Result<Recording> {
     let live = live::measure(podnet, cluster, [&ends[0], &ends[2]])?;
     let accounts = account::measure(podnet, cluster, [&ends[0], &ends[1], &ends[2]])?;
     Ok(Recording { same_node, across_nodes, watched, live, accounts })
+}
+
+/// The agent of the client's node.
+fn agent(cluster: &Cluster) -> Result<Process> {
+    Ok(Process(u32::try_from(cluster.pid(&format!("{NODE}-agent")))?))
 }
 
 /// Somebody who follows flows, so that they are recorded.

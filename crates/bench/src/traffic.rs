@@ -9,18 +9,12 @@ use std::{
 };
 
 use podnet_kernel::{cgroup::Cgroup, netns::NetNs};
-use podnet_testnet::{Cluster, vm};
+use podnet_testnet::Cluster;
 
 use crate::Result;
 
-/// How long one measurement lasts.
-pub(crate) fn span() -> Duration {
-    if vm::is_here() { SPAN_INSIDE } else { SPAN }
-}
-
-const SPAN: Duration = Duration::from_millis(400);
-/// In the virtual machine, whose time is counted by instructions: that is most of a second of a processor, and chance has little part in it.
-const SPAN_INSIDE: Duration = Duration::from_millis(100);
+/// How long one measurement lasts where there are few.
+pub(crate) const SPAN: Duration = Duration::from_millis(400);
 const CHUNK: usize = 128 << 10;
 
 /// Where one end is.
@@ -76,8 +70,8 @@ pub(crate) fn between<T: Send>(
     })
 }
 
-pub(crate) fn send(mut stream: TcpStream) -> std::io::Result<f64> {
-    let span = span();
+/// Sends for so long; answers with Gbit/s.
+pub(crate) fn send(mut stream: TcpStream, span: Duration) -> std::io::Result<f64> {
     let (chunk, started, mut sent) = (vec![0; CHUNK], Instant::now(), 0_u64);
     while started.elapsed() < span {
         stream.write_all(&chunk)?;
@@ -92,9 +86,10 @@ pub(crate) fn drain(mut stream: TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-pub(crate) fn ask(mut stream: TcpStream) -> std::io::Result<Vec<Duration>> {
+/// Asks for so long; answers with how long each answer took.
+pub(crate) fn ask(mut stream: TcpStream, span: Duration) -> std::io::Result<Vec<Duration>> {
     stream.set_nodelay(true)?;
-    let (span, started, mut waits, mut byte) = (span(), Instant::now(), Vec::new(), [1]);
+    let (started, mut waits, mut byte) = (Instant::now(), Vec::new(), [1]);
     while started.elapsed() < span {
         let asked = Instant::now();
         stream.write_all(&byte)?;

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     Result,
-    traffic::{End, ask, between, drain, echo, median, pod, send, span},
+    traffic::{End, SPAN, ask, between, drain, echo, median, pod, send},
 };
 
 // Many short rounds, in turns: what else the machine does then meets both sides alike.
@@ -83,11 +83,11 @@ fn typical(rounds: &[Figures]) -> Figures {
 }
 
 fn figures(client: &End, server: &End) -> Result<Figures> {
-    let gbit_s = between(client, server, drain, send)?;
-    let mut waits = between(client, server, echo, ask)?;
+    let gbit_s = between(client, server, drain, |stream| send(stream, SPAN))?;
+    let mut waits = between(client, server, echo, |stream| ask(stream, SPAN))?;
     waits.sort_unstable();
     let latency_us = waits.get(waits.len() / 2).map_or(0.0, |wait| wait.as_secs_f64() * 1e6);
-    Ok(Figures { gbit_s, requests_s: waits.len() as f64 / span().as_secs_f64(), latency_us })
+    Ok(Figures { gbit_s, requests_s: waits.len() as f64 / SPAN.as_secs_f64(), latency_us })
 }
 
 /// The peers: two bare namespaces on a veth pair, and two behind a VXLAN. They go with this value.

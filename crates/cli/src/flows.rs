@@ -71,21 +71,24 @@ async fn read(options: &FlowsOptions) -> Result<(), Failure> {
     }
     let (mut heard, _) = listen_to(agents, &kept, false);
     let mut merge = merge.of_the_past();
-    let mut held = Held::default();
+    let (mut held, mut batch) = (Held::default(), Vec::new());
     loop {
         tokio::select! {
-            heard = heard.recv() => match heard {
-                Some(heard) => {
-                    let now = Timestamp::now();
-                    held.add(merge.hear(heard, now), now);
-                }
-                None => break,
+            count = heard.recv_many(&mut batch, BACKLOG) => match count {
+                0 => break,
+                _ => take_in(&mut batch, &mut merge, &mut held),
             },
             _ = ends.told() => return Ok(()),
         }
     }
     out.write(&merge.whole(held, options.last))?;
     merge.failure().map_or(Ok(()), Err)
+}
+
+/// Takes in what agents told meanwhile, all of it at once: to wait for one item costs as much as to take it in.
+fn take_in(batch: &mut Vec<Heard>, merge: &mut Merge, held: &mut Held) {
+    let now = Timestamp::now();
+    held.add(batch.drain(..).filter_map(|heard| merge.hear(heard, now)), now);
 }
 
 /// All agents at once, with what they tell, and who is to be listened to again.
@@ -131,6 +134,7 @@ async fn follow(
     mut ends: Ends,
 ) -> Result<(), Failure> {
     let mut tick = tokio::time::interval(TICK);
+    let mut batch = Vec::new();
     let mut last = pin!(futures::future::pending().left_future());
     loop {
         tokio::select! {
@@ -140,15 +144,13 @@ async fn follow(
                 End::Interrupted => return out.write(&merge.told(held.all())),
             },
             () = &mut last => return out.write(&merge.told(held.all())),
-            told = heard.recv() => match told {
-                Some(told) => {
-                    let now = Timestamp::now();
-                    held.add(merge.hear(told, now), now);
-                }
-                None => {
+            count = heard.recv_many(&mut batch, BACKLOG) => match count {
+                // All agents have ended.
+                0 => {
                     out.write(&merge.told(held.all()))?;
                     return merge.failure().map_or(Ok(()), Err);
                 }
+                _ => take_in(&mut batch, &mut merge, &mut held),
             },
             _ = tick.tick() => {
                 let now = Timestamp::now();

@@ -76,7 +76,7 @@ fn ipam(cluster: &Cluster, arguments: &[&str]) -> Result<String, String> {
 
 #[test]
 fn pods_have_an_address_of_each_family_and_both_work() {
-    let cluster = Cluster::up(PODNET, &["--nodes", "2", "--ip-family", "dual"]);
+    let cluster = Cluster::up(PODNET, &["--nodes", "2", "--ip-family", "dual", "--flows"]);
     let pods = [pod("plain", "node1", ""), pod("near", "node1", ""), pod("far", "node2", "")].concat();
     cluster.apply(&[pool("six", "fd00:77::/124", 126), pool("tiny", "fd00:78::/127", 127), pods].concat());
     cluster.await_ready(&["plain", "near", "far"], SOON);
@@ -85,6 +85,8 @@ fn pods_have_an_address_of_each_family_and_both_work() {
     reaches(&cluster, "plain", "far");
     nodes_reach_pods(&cluster);
     rules_of_both_are_compared(&cluster);
+    what_passes_by_ipv6_is_told(&cluster);
+    what_breaks_by_ipv6_is_named(&cluster);
     pods_and_their_configuration_decide(&cluster);
     a_pod_gets_both_or_none(&cluster);
     a_stateful_pod_keeps_both(&cluster);
@@ -129,24 +131,85 @@ fn nodes_reach_pods(cluster: &Cluster) {
     }
 }
 
-/// The agent mends it at once: it stands still meanwhile, and mends it then.
-fn rules_of_both_are_compared(cluster: &Cluster) {
-    let compared = || {
-        let output = cluster.podnet(&["trace", "pod/plain", "pod/far", "--compare"]);
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-    };
+/// The agent mends faults at once: it stands still meanwhile, and mends them then.
+fn while_the_agent_of_node1_stands_still<T>(cluster: &Cluster, work: impl FnOnce() -> T) -> T {
     let agent = rustix::process::Pid::from_raw(cluster.pid("node1-agent")).unwrap();
     let signal = |which| rustix::process::kill_process(agent, which).unwrap();
+    signal(rustix::process::Signal::STOP);
+    let done = work();
+    signal(rustix::process::Signal::CONT);
+    done
+}
+
+/// What `podnet …` prints.
+fn said(cluster: &Cluster, arguments: &[&str]) -> String {
+    let output = cluster.podnet(arguments);
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn rules_of_both_are_compared(cluster: &Cluster) {
+    let compared = || said(cluster, &["trace", "pod/plain", "pod/far", "--compare"]);
     let fault = ["netns", "exec", "podnet-node1", "nft", "delete", "table", "ip6", "podnet"];
     let words = "differs on node node1: there is no table podnet that does anything (family ip6)";
-    signal(rustix::process::Signal::STOP);
-    let deleted = Command::new("ip").args(fault).status();
-    let text = compared();
-    signal(rustix::process::Signal::CONT);
+    let (deleted, text) =
+        while_the_agent_of_node1_stands_still(cluster, || (Command::new("ip").args(fault).status(), compared()));
     assert!(deleted.unwrap().success() && text.contains(words), "{text}");
     eventually("the agent mends it", SOON, || {
         let text = compared();
         if text.contains("(family ip6)") { Err(text) } else { Ok(()) }
+    });
+}
+
+/// A flow is told once, with what both nodes counted; and a probe passes each device of the way.
+fn what_passes_by_ipv6_is_told(cluster: &Cluster) {
+    const PORT: u16 = 20123;
+    let [plain, far] = ["plain", "far"].map(|pod| addresses(cluster, pod).swap_remove(1));
+    let url = format!("http://[{far}]/hostname");
+    let ask = ["curl", "-sS", "--max-time", "5", "--local-port", &PORT.to_string(), &url];
+    assert_eq!(cluster.exec("default", "plain", &ask).unwrap().trim(), "far");
+    eventually("the flow is told once", SOON, || {
+        let output = cluster.podnet(&["flows", "-o", "jsonl", "--since", "5m", "--from", &plain, "--to", &far]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let flows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let flows: Vec<Value> = flows.filter(|flow| flow["type"] == "flow" && flow["source"]["port"] == PORT).collect();
+        let is_whole = |flow: &Value| {
+            let other = &flow["destinationCounts"];
+            flow["source"]["pod"]["name"] == "plain"
+                && flow["destination"]["pod"]["name"] == "far"
+                && flow["class"] == "pod-pod-other-node"
+                && flow["reporter"] == "both"
+                && other["node"] == "node2"
+                && other["sent"] == flow["sent"]
+        };
+        if flows.len() == 1 && is_whole(&flows[0]) { Ok(()) } else { Err(format!("{flows:?}")) }
+    });
+    let to = format!("[{far}]:80");
+    let output = cluster.podnet(&["trace", "pod/plain", &to, "--live", "-o", "json"]);
+    let told: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    let live = &told["live"];
+    assert!(output.status.success() && live["arrived"] == true, "{live:#}");
+    let seen: Vec<&Value> = live["hops"].as_array().unwrap().iter().filter(|hop| hop["seen"] == true).collect();
+    let devices: Vec<&str> = seen.iter().map(|hop| hop["device"].as_str().unwrap()).collect();
+    // The links of the pods are the second one and the last but one.
+    let within = ["podnet.vxlan", "eth0", "eth0", "podnet.vxlan"];
+    assert!(devices.len() == 8 && devices[2..6] == within && devices[0] == "eth0", "{devices:?}: {live:#}");
+    assert!(seen.iter().all(|hop| hop["destination"] == to.as_str()), "{live:#}");
+    let answer = &live["answer"];
+    assert_eq!((&answer["kind"], &answer["by"]), (&json!("accepted"), &json!(far)), "{live:#}");
+}
+
+fn what_breaks_by_ipv6_is_named(cluster: &Cluster) {
+    let to = format!("[{}]:80", addresses(cluster, "far").swap_remove(1));
+    let why = || said(cluster, &["why", "pod/plain", &to]);
+    let fault = ["netns", "exec", "podnet-node1", "ip", "-6", "route", "del", "fd00:10:233::40/122"];
+    let words = "on node node1: the route to fd00:10:233::40/122 should go to podnet.vxlan via ";
+    let (deleted, text) =
+        while_the_agent_of_node1_stands_still(cluster, || (Command::new("ip").args(fault).status(), why()));
+    assert!(deleted.unwrap().success() && text.contains(words) && text.contains(": there is none"), "{text}");
+    eventually("the agent mends it", SOON, || {
+        let text = why();
+        if text.contains("nothing is broken on the way") { Ok(()) } else { Err(text) }
     });
 }
 

@@ -1,6 +1,9 @@
 //! `podnet flows`: what people and pods are told of who talks to whom.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "flows/killed.rs"]
+mod killed;
+
 use std::{path::Path, process::Command, time::Duration};
 
 use podnet_testnet::{Cluster, eventually};
@@ -293,6 +296,7 @@ fn each_flow_is_told_once_with_both_names_to_people_and_to_its_own_pod_and_to_no
     // Who may not list pods is told of none but itself.
     let told = cluster.exec("default", "stranger", &["podnet", "flows", "-o", "jsonl"]).unwrap();
     assert_eq!(named(&told), [], "{told}");
+    killed::tells_each_flow_once(&cluster);
     tells_what_refused_a_flow(&cluster);
     tells_who_asked_a_port_of_another_node(&cluster);
     tells_what_was_asked_at_the_socket(&cluster);
@@ -370,5 +374,19 @@ fn tells_what_was_asked_at_the_socket(cluster: &Cluster) {
             Some((source, destination, _)) if (&**source, &**destination) == ("default/stranger", "shop/web") => Ok(()),
             _ => Err(text),
         }
+    });
+    eventually("what is refused at the socket is told, though no packet is sent", SOON, || {
+        let ask = ["sh", "-c", "curl -sS --max-time 5 http://nobody.shop/ || true"];
+        cluster.exec("default", "stranger", &ask)?;
+        let told = ["flows", "-o", "jsonl", "--since", "1m", "--to", "service/shop/nobody", "--cause", "no-backend"];
+        let text = String::from_utf8(cluster.podnet(&told).stdout).unwrap();
+        // A connection that was never opened has no port.
+        let is_told = |flow: Value| {
+            flow["verdict"] == "refused"
+                && flow["source"]["pod"]["name"] == "stranger"
+                && flow["source"]["port"] == 0
+                && flow["class"] == "pod-service"
+        };
+        if lines(&text).any(is_told) { Ok(()) } else { Err(text) }
     });
 }

@@ -88,6 +88,17 @@ impl Scenario {
         if text.lines().any(is_of_pod) { Ok(()) } else { Err(text) }
     }
 
+    /// Whether `podnet flows` tells of a flow of TCP from a pod that it was refused by a limit.
+    fn has_flow_beyond(&self, pod: &str) -> Result<(), String> {
+        let output = self.cluster.podnet(&["flows", "-o", "jsonl", "--cause", "limit", "--verdict", "refused"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let is_of_pod = |line: &str| {
+            let told: Value = serde_json::from_str(line).unwrap();
+            told["type"] == "flow" && told["protocol"] == "TCP" && told["source"]["pod"]["name"] == pod
+        };
+        if text.lines().any(is_of_pod) { Ok(()) } else { Err(text) }
+    }
+
     /// Whether a trace from `free` to `far` passes this limit, and the kernels have all on its way.
     fn assert_traced(&self, limit: &str) {
         let output = self.cluster.podnet(&["trace", "pod/free", "pod/far:5201", "--compare"]);
@@ -231,6 +242,11 @@ fn packets_and_connections_are_limited_live_and_go_with_the_pod() {
     }
     assert!(["ip", "ip6"].iter().all(|family| tables().contains(&format!("{family} podnet-limits"))), "{}", tables());
     eventually("what was refused is told as the limit's", SOON, || scenario.is_told_as_refused("far"));
+    // By the asking pod's node, which asks the limited one's.
+    eventually("a flow is told that a limit refused", SOON, || {
+        let _ = two_connections(&addrs[0]);
+        scenario.has_flow_beyond("free")
+    });
     scenario.annotate("far", &["qos.projectcalico.org/ingressMaxConnections=2"]);
     for addr in &addrs {
         eventually("two connections are not too many", SOON, || two_connections(addr));

@@ -16,7 +16,7 @@ mod quarantine;
 mod removal;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashSet},
     path::PathBuf,
     sync::{
         Arc,
@@ -233,7 +233,7 @@ impl Watches {
             sender,
             complaints,
             good,
-            told: BTreeSet::new(),
+            told: HashSet::new(),
             partly: BTreeMap::new(),
             unsynced: Some(unsynced),
             cell,
@@ -267,7 +267,7 @@ struct Follower {
     complaints: Option<Complaints>,
     good: Option<Arc<LastGood>>,
     /// What the receiver believes to be there, by its key.
-    told: BTreeSet<Removal>,
+    told: HashSet<Removal>,
     /// What was told of objects of which only a part can be taken.
     partly: BTreeMap<Removal, String>,
     /// How many kinds still wait for their first list; none once this one had its own.
@@ -279,7 +279,7 @@ impl Follower {
     async fn follow<K: Watched>(mut self, api: Api<K>, config: watcher::Config) {
         let kind = K::kind(&());
         let mut events = steadily(watcher(api, config)).boxed();
-        let mut listed = BTreeSet::new();
+        let mut listed = HashSet::new();
         let (mut is_missed, mut absence, mut is_warned) = (false, Absence::default(), false);
         loop {
             let event = tokio::select! {
@@ -302,7 +302,7 @@ impl Follower {
                     }
                     absence.over();
                     if K::MAY_BE_UNDEFINED {
-                        self.take::<K>(Event::InitDone, &mut BTreeSet::new()).await
+                        self.take::<K>(Event::InitDone, &mut HashSet::new()).await
                     } else {
                         Ok(())
                     }
@@ -329,7 +329,7 @@ impl Follower {
         }
     }
 
-    async fn take<K: Watched>(&mut self, event: Event<K>, listed: &mut BTreeSet<Removal>) -> Result<(), Unwanted> {
+    async fn take<K: Watched>(&mut self, event: Event<K>, listed: &mut HashSet<Removal>) -> Result<(), Unwanted> {
         match event {
             Event::Init => listed.clear(),
             Event::InitApply(object) => {
@@ -344,7 +344,8 @@ impl Follower {
                     let is_gone = |kept: &K| !kept.gone().is_some_and(|gone| listed.contains(&gone.into()));
                     good.all::<K>().iter().filter(|kept| is_gone(kept)).for_each(|kept| good.forget(kept));
                 }
-                let vanished: Vec<_> = self.told.difference(&listed).cloned().collect();
+                let mut vanished: Vec<_> = self.told.difference(&listed).cloned().collect();
+                vanished.sort_unstable();
                 for removal in vanished {
                     self.remove(removal).await?;
                 }

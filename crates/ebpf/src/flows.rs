@@ -45,7 +45,8 @@ pub const FRESH: &str = "flow_fresh";
 /// The map of what first fragments of datagrams showed of later ones.
 pub const FRAGMENTS: &str = "flow_fragments";
 
-fn number<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+/// The bytes of a number that is in there.
+pub(crate) fn number<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut number = [0; N];
     number.copy_from_slice(&bytes[at..at + N]);
     number

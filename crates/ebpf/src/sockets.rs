@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::flows::number;
+
 /// The compiled programs: an ELF object.
 pub const OBJECT: &[u8] = {
     // Where an ELF object is read in place, its parts have to be aligned.
@@ -51,6 +53,15 @@ pub const CONNECTED_UDP: &str = "connected_udp";
 pub const UNFOLLOWED: &str = "unfollowed";
 /// The map of one number ([`u64`]): the cookie of the node's own namespace.
 pub const SETTINGS: &str = "settings";
+
+/// The map of what pods were refused ([`Asker`]), and how often ([`Refusal`]), while that is wanted.
+pub const REFUSED: &str = "refused";
+/// The map of two numbers ([`u64`]): [`IS_WANTED`] and [`WITHOUT_ROOM`].
+pub const RECORDING: &str = "recording";
+/// The number in [`RECORDING`] that is not 0 while refusals are counted.
+pub const IS_WANTED: u32 = 0;
+/// The number in [`RECORDING`] of refusals that found no room in [`REFUSED`] and were not told yet.
+pub const WITHOUT_ROOM: u32 = 1;
 
 /// From this number on a list's slots have backends that end, up to the first that is not there: with these sockets of UDP go on to speak that
 /// do already.
@@ -164,6 +175,71 @@ impl Slot {
     }
 }
 
+/// Who was refused what: `struct asker`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Asker {
+    /// The cookie of the socket's network namespace.
+    pub netns: u64,
+    /// The frontend that it asked for.
+    pub to: Place,
+    /// The socket's own port; 0 where it had none yet.
+    pub port: u16,
+}
+
+impl Asker {
+    /// Its length in a map.
+    pub const SIZE: usize = 32;
+
+    /// As it stands in a map.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[..8].copy_from_slice(&self.netns.to_le_bytes());
+        bytes[8..28].copy_from_slice(&self.to.to_bytes());
+        bytes[28..30].copy_from_slice(&self.port.to_le_bytes());
+        bytes
+    }
+
+    /// From what stands in a map.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; Self::SIZE]) -> Self {
+        Self {
+            netns: u64::from_le_bytes(number(bytes, 0)),
+            to: Place::from_bytes(number(bytes, 8)),
+            port: u16::from_le_bytes(number(bytes, 28)),
+        }
+    }
+}
+
+/// How often somebody was refused: `struct refusal`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The first time, in ns of `CLOCK_MONOTONIC`.
+    pub first: u64,
+    /// The last time.
+    pub last: u64,
+    /// How often.
+    pub count: u64,
+    /// With which error (`errno`), the last time.
+    pub error: u32,
+}
+
+impl Refusal {
+    /// Its length in a map.
+    pub const SIZE: usize = 32;
+
+    /// From what stands in a map.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; Self::SIZE]) -> Self {
+        Self {
+            first: u64::from_le_bytes(number(bytes, 0)),
+            last: u64::from_le_bytes(number(bytes, 8)),
+            count: u64::from_le_bytes(number(bytes, 16)),
+            error: u32::from_le_bytes(number(bytes, 24)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,13 +254,22 @@ mod tests {
         assert_eq!(Frontend::from_bytes(frontend.to_bytes()), frontend);
         let slot = Slot { list: 70_000, number: 3 };
         assert_eq!(Slot::from_bytes(slot.to_bytes()), slot);
+        let to = Place { addr: "2001:db8::1".parse().unwrap(), port: 53, protocol: 17 };
+        let asker = Asker { netns: 1 << 40 | 7, to, port: 40_000 };
+        assert_eq!(Asker::from_bytes(&asker.to_bytes()), asker);
+        let mut bytes = [0; Refusal::SIZE];
+        for (place, number) in [(0, 5_u64), (8, 1 << 40), (16, 3), (24, 113)] {
+            bytes[place..place + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        let refusal = Refusal { first: 5, last: 1 << 40, count: 3, error: 113 };
+        assert_eq!(Refusal::from_bytes(&bytes), refusal);
     }
 
     #[test]
     fn the_kernel_keeps_the_names_whole() {
         assert!(PROGRAMS.iter().all(|program| program.name.len() <= 15));
         assert!(
-            [FRONTENDS, BACKENDS, STAYS, CONNECTED, SPOKEN, CONNECTED_UDP, UNFOLLOWED, SETTINGS]
+            [FRONTENDS, BACKENDS, STAYS, CONNECTED, SPOKEN, CONNECTED_UDP, UNFOLLOWED, SETTINGS, REFUSED, RECORDING]
                 .iter()
                 .all(|name| name.len() <= 15)
         );

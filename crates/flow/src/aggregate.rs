@@ -13,13 +13,12 @@ mod outcome;
 mod resolved;
 mod table;
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 pub use ended::Entries;
 use flow::{First, Flow, Side};
+// Each record is looked up some ten times on its way, by keys of a hundred bytes.
+use foldhash::{HashMap, HashSet};
 use jiff::{SignedDuration, Timestamp};
 use podnet_model::NodeName;
 use resolved::Resolved;
@@ -157,11 +156,11 @@ impl Aggregator {
             boot,
             since: now,
             timeouts,
-            live: HashMap::new(),
+            live: HashMap::default(),
             flows: Table::default(),
             closing: Vec::new(),
-            ended: HashSet::new(),
-            ended_before: HashSet::new(),
+            ended: HashSet::default(),
+            ended_before: HashSet::default(),
             ending: BTreeSet::new(),
             scan: 0,
         }
@@ -257,11 +256,15 @@ impl Aggregator {
             live.scan = self.scan;
             if let Some(flow) = self.flows.get_mut(live.flow) {
                 flow.update(live.side, entry);
+                flow.limit(entry, scene.names);
             }
             return live.flow;
         }
         let side = if entry.pod_began { Side::Source } else { Side::Destination };
         let id = self.begin(entry, side, scene);
+        if let Some(flow) = self.flows.get_mut(id) {
+            flow.limit(entry, scene.names);
+        }
         self.live.insert(incarnation, Live { flow: id, side, scan: self.scan });
         id
     }

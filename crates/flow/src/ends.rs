@@ -2,7 +2,7 @@
 
 mod kept;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -115,8 +115,8 @@ impl Destinations {
 
 /// The source's node tells whom its pod asked, which left it as it was.
 fn is_asking(record: &Record) -> bool {
-    let is_asked = |at: SocketAddr| record.destination.pod.is_none() && at == record.destination.at();
-    record.service.as_ref().is_some_and(|asked| is_asked(SocketAddr::new(asked.ip, asked.port)))
+    let at = record.destination.at();
+    record.destination.pod.is_none() && record.service.as_ref().is_some_and(|asked| asked.at() == at)
 }
 
 /// The source's record stays what it is; what it does not know comes from the other.

@@ -2,12 +2,15 @@
 
 use std::{
     fmt,
+    hash::{Hash, Hasher},
     net::{IpAddr, SocketAddr},
     str::FromStr,
 };
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::refusal::Unserved;
 
 /// A transport protocol by its number (IANA, Assigned Internet Protocol Numbers). Serialised by its name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -76,7 +79,7 @@ impl TryFrom<String> for Transport {
 
 /// What the kernel keeps an entry by: a pod's interface and the five-tuple as that pod sees it. Of echo requests and replies of ICMP the local
 /// port is their identifier; of other messages of ICMP it is 0; the remote port is the type (of echo that of the request).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EntryKey {
     /// The index of the interface's end on the node.
     pub device: u32,
@@ -90,6 +93,22 @@ pub struct EntryKey {
     pub remote_port: u16,
     /// The protocol.
     pub transport: Transport,
+}
+
+/// In few pieces: what is known of a connection is looked up by it more than ten times.
+impl Hash for EntryKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { device, local, remote, local_port, remote_port, transport } = *self;
+        for addr in [local, remote] {
+            let addr = match addr {
+                IpAddr::V4(addr) => addr.to_ipv6_mapped(),
+                IpAddr::V6(addr) => addr,
+            };
+            state.write_u128(addr.to_bits());
+        }
+        state.write_u64((u64::from(device) << 32) | (u64::from(local_port) << 16) | u64::from(remote_port));
+        state.write_u8(transport.0);
+    }
 }
 
 /// What passed in one direction, since the entry began.
@@ -166,6 +185,8 @@ pub struct Entry {
     pub asked: Option<SocketAddr>,
     /// The last error of ICMP about a packet of who began it, unless an answer came since.
     pub error: Option<IcmpError>,
+    /// The Service that was asked had nobody, and its socket was told so: these are no packets, but how often it asked.
+    pub unserved: Option<Unserved>,
 }
 
 impl Entry {

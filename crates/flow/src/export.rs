@@ -1,7 +1,7 @@
 //! Items in the forms that collectors take.
 //!
 //! Each form says the same id of an item that is sent again, so that it is known again: as a document's `_id` in Elasticsearch, as an attribute in
-//! OTLP, as a message's id in AMQP, in the text of syslog. IPFIX has the flow's own id and its counters since it began, which are the same again.
+//! OTLP, as a message's id in AMQP, in the text of syslog, as a digest in IPFIX.
 
 pub mod amqp;
 pub mod bulk;

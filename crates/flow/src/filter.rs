@@ -8,12 +8,12 @@ use ipnet::IpNet;
 
 use crate::{
     entry::{Transport, UnknownTransport},
-    names::PodIdentity,
+    names::{Owner, PodIdentity},
     record::{Cause, Class, End, Record, UnknownName, Verdict},
 };
 
 /// One end of a flow, by what it is. As text: `pod/NAMESPACE/NAME`, `namespace/NAME`, `label/KEY=VALUE`, `pods/NAMESPACE/KEY=VALUE,KEY=VALUE`,
-/// `service/NAMESPACE/NAME`, `workload/NAMESPACE/NAME`, `node/NAME`, `world`, an address or a range.
+/// `service/NAMESPACE/NAME`, `workload/NAMESPACE/NAME`, `workload/NAMESPACE/KIND/NAME`, `node/NAME`, `world`, an address or a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A pod.
@@ -27,8 +27,8 @@ pub enum Place {
     /// Who answers for a Service that was asked. As a source it is nobody: a record says which Service was asked, and not behind which ones the
     /// source is ([`InvalidTerm::Service`]).
     Service(String, String),
-    /// Pods of a Deployment, StatefulSet or the like.
-    Workload(String, String),
+    /// Pods of a Deployment, StatefulSet or the like: its namespace, its kind, in small or large letters, or any where none is said, and its name.
+    Workload(String, Option<String>, String),
     /// A node.
     Node(String),
     /// Whoever is neither pod nor node.
@@ -41,7 +41,7 @@ pub enum Place {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is no end of a flow; it must be pod/NAMESPACE/NAME, namespace/NAME, label/KEY=VALUE, pods/NAMESPACE/KEY=VALUE,KEY=VALUE, \
-     service/NAMESPACE/NAME, workload/NAMESPACE/NAME, node/NAME, world, an address or a range (10.0.0.0/8)"
+     service/NAMESPACE/NAME, workload/NAMESPACE/NAME, workload/NAMESPACE/KIND/NAME, node/NAME, world, an address or a range (10.0.0.0/8)"
 )]
 pub struct UnknownPlace(String);
 
@@ -67,7 +67,16 @@ impl FromStr for Place {
         match kind {
             "pod" => named().map(|(namespace, name)| Self::Pod(namespace, name)),
             "service" | "svc" => named().map(|(namespace, name)| Self::Service(namespace, name)),
-            "workload" => named().map(|(namespace, name)| Self::Workload(namespace, name)),
+            "workload" => {
+                let (namespace, workload) = named()?;
+                match workload.split_once('/') {
+                    None => Ok(Self::Workload(namespace, None, workload)),
+                    Some((kind, name)) if !kind.is_empty() && !name.is_empty() && !name.contains('/') => {
+                        Ok(Self::Workload(namespace, Some(kind.to_owned()), name.to_owned()))
+                    }
+                    Some(_) => Err(unknown()),
+                }
+            }
             "namespace" | "ns" => Ok(Self::Namespace(rest.to_owned())),
             "node" => Ok(Self::Node(rest.to_owned())),
             "pods" => {
@@ -100,7 +109,8 @@ impl fmt::Display for Place {
                     .try_for_each(|(key, value)| write!(f, "{}{key}={value}", std::mem::replace(&mut between, ",")))
             }
             Self::Service(namespace, name) => write!(f, "service/{namespace}/{name}"),
-            Self::Workload(namespace, name) => write!(f, "workload/{namespace}/{name}"),
+            Self::Workload(namespace, None, name) => write!(f, "workload/{namespace}/{name}"),
+            Self::Workload(namespace, Some(kind), name) => write!(f, "workload/{namespace}/{kind}/{name}"),
             Self::Node(name) => write!(f, "node/{name}"),
             Self::World => f.write_str("world"),
             Self::Range(range) => write!(f, "{range}"),
@@ -117,7 +127,7 @@ impl Place {
             | Self::Namespace(namespace)
             | Self::Selected(namespace, _)
             | Self::Service(namespace, _)
-            | Self::Workload(namespace, _) => Some(namespace),
+            | Self::Workload(namespace, ..) => Some(namespace),
             Self::Label(..) | Self::Node(_) | Self::World | Self::Range(_) => None,
         }
     }
@@ -134,8 +144,10 @@ impl Place {
             Self::Selected(namespace, labels) => self.is_pod(end, |pod| {
                 *pod.namespace == **namespace && labels.iter().all(|(key, value)| has_label(pod, key, value))
             }),
-            Self::Workload(namespace, name) => self.is_pod(end, |pod| {
-                *pod.namespace == **namespace && pod.owner.as_ref().is_some_and(|owner| *owner.name == **name)
+            Self::Workload(namespace, kind, name) => self.is_pod(end, |pod| {
+                let is_kind = |of: &str| kind.as_ref().is_none_or(|kind| of.eq_ignore_ascii_case(kind));
+                let is_owner = |owner: &Owner| *owner.name == **name && is_kind(&owner.kind);
+                *pod.namespace == **namespace && pod.owner.as_ref().is_some_and(is_owner)
             }),
             Self::Node(name) => end.node.as_ref().is_some_and(|node| node.as_str() == name),
             Self::World => end.pod.is_none() && end.node.is_none(),

@@ -6,8 +6,8 @@
 //! with who asked and which Service, also to who reads this node's records. Nothing is lost by it: the destination's agent keeps what it counted until it is answered, and without an answer it
 //! goes on as if nobody could be asked ([`crate::parts`]).
 //!
-//! What a pod of another node was sent and did not answer is asked about in the other direction: where nothing came, something between the two nodes
-//! dropped it.
+//! What a pod of another node was sent and did not answer, or what was refused in its place, is asked about in the other direction: where nothing came,
+//! something between the two nodes dropped it, or a limit of that pod's.
 //!
 //! - [`question`]: what is asked and answered; `round`: how much of it at a time
 //! - `own`: ends that wait for the destination's node; `others`: what waits for the source's
@@ -38,6 +38,7 @@ use self::{
     silent::Silent,
 };
 use crate::{
+    beyond::Beyond,
     names::Names,
     numbered::Numbered,
     record::{Class, Item, Key, Record, Report, Reporter},
@@ -80,6 +81,11 @@ impl Joint {
     /// All that came to this node until then was read. As long as that is not known of what another node sent, it is not said that it never came.
     pub fn read(&mut self, until: Timestamp) {
         self.counted.read(until);
+    }
+
+    /// What limits of this node's pods lost or refused just now: it did not come to them, and is told to whoever asks why nothing did, for some minutes.
+    pub fn limits(&mut self, latest: Arc<Beyond>, now: Timestamp) {
+        self.counted.limits(latest, now);
     }
 
     /// What is to be told of items that were just made, and of earlier ones: all but flows of which it is asked first who began them, or whether
@@ -151,6 +157,7 @@ impl Joint {
     ) {
         match answers {
             Ok(answers) => {
+                self.others.answers(from);
                 for (number, answer) in numbers.iter().zip(answers) {
                     self.others.answered(*number, from, answer, names, now);
                     self.fronts.answered(*number, from, answer, &mut self.others, (names, now));

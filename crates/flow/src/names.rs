@@ -12,7 +12,11 @@ use jiff::{SignedDuration, Timestamp};
 use podnet_model::{NodeName, ServiceKey};
 use serde::{Deserialize, Serialize};
 
-use crate::entry::{Entry, Transport};
+use crate::{
+    beyond::Beyond,
+    entry::{Entry, Transport},
+    record::Key,
+};
 
 /// How long an earlier holder of an address is remembered: longer than a flow waits to be read.
 const REMEMBERED: SignedDuration = SignedDuration::from_mins(10);
@@ -92,6 +96,7 @@ pub struct Names {
     nodes: HashMap<IpAddr, NodeName>,
     services: HashMap<(SocketAddr, Transport), ServiceKey>,
     unserved: HashSet<(SocketAddr, Transport)>,
+    beyond: Arc<Beyond>,
     /// Some of them are at unspecified addresses.
     has_node_ports: bool,
 }
@@ -159,6 +164,22 @@ impl Names {
     pub(crate) fn is_spoofed(&self, entry: &Entry) -> bool {
         let is_sent = entry.out.packets > 0 && entry.into.packets == 0;
         is_sent && self.senders(entry.key.device).is_some_and(|own| !own.contains(&entry.key.local))
+    }
+
+    /// What limits lost or refused just now, in place of what was before.
+    pub fn set_beyond(&mut self, beyond: Beyond) {
+        self.beyond = Arc::new(beyond);
+    }
+
+    /// What limits lost or refused just now.
+    #[must_use]
+    pub fn beyond(&self) -> Arc<Beyond> {
+        Arc::clone(&self.beyond)
+    }
+
+    /// Whether a packet of the flow of that key was beyond a pod's limit since this entry of it began.
+    pub(crate) fn is_beyond_limit(&self, entry: &Entry, key: &Key) -> bool {
+        self.beyond.has(entry, key)
     }
 
     /// The addresses of nodes, in place of those of before.

@@ -100,7 +100,7 @@ pub struct Numbered {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Ahead {
-    /// The recording began later than what is asked of it.
+    /// The recording began later than what is asked of it, or than another one that was heard before, and does not go on directly with that.
     Begun {
         /// Which one it is ([`RecordId::began`]): no item has this id.
         record: RecordId,

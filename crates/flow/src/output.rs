@@ -116,7 +116,7 @@ fn cause(record: &Record) -> String {
 }
 
 fn asked_text(asked: &Asked) -> String {
-    format!("{} ({})", asked.service, std::net::SocketAddr::new(asked.ip, asked.port))
+    format!("{} ({})", asked.service, asked.at())
 }
 
 fn name(end: &End) -> Option<String> {

@@ -246,6 +246,14 @@ pub struct Asked {
     pub port: u16,
 }
 
+impl Asked {
+    /// Address and port, before translation.
+    #[must_use]
+    pub fn at(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port)
+    }
+}
+
 /// A flow, as far as it went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -276,7 +284,7 @@ pub struct Record {
     /// What became of it.
     pub verdict: Verdict,
     /// What dropped or refused its packets, where something tells it: all of them, or where the verdict is [`Verdict::Forwarded`] those after the
-    /// last answer.
+    /// last answer, or of [`Cause::Limit`] some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
     /// The node that tells it.
@@ -314,7 +322,7 @@ impl Record {
     #[must_use]
     pub fn key(&self) -> Key {
         let asked = self.service.as_ref().filter(|_| self.reporter == Reporter::Destination);
-        let destination = asked.map_or_else(|| self.destination.at(), |asked| SocketAddr::new(asked.ip, asked.port));
+        let destination = asked.map_or_else(|| self.destination.at(), Asked::at);
         Key { source: self.source.at(), destination, transport: self.protocol }
     }
 

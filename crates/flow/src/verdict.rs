@@ -15,7 +15,7 @@ use crate::{
 pub enum Verdict {
     /// Packets passed and were answered, or need no answer.
     Forwarded,
-    /// The first answer was a reset, or an error of ICMP that says no.
+    /// The first answer was a reset, or an error of ICMP that says no; or the socket was told so, and nothing was sent.
     Refused,
     /// Somebody was asked for a connection, an association or an echo, and never answered.
     Unanswered,
@@ -47,7 +47,7 @@ impl FromStr for Verdict {
     }
 }
 
-/// What dropped or refused packets. What leaves no trace (a silent firewall, a limit of packets) is not among them: nothing could tell it.
+/// What dropped or refused packets. What leaves no trace (a silent firewall) is not among them: nothing could tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
@@ -57,8 +57,8 @@ pub enum Cause {
     SpoofGuard,
     /// A network policy does not allow it. Nothing tells this yet: podnet puts no policies in force so far.
     Policy,
-    /// It was beyond the bandwidth that a pod is limited to. The kernel counts what it drops there by interface: no flow has this cause,
-    /// [`crate::record::Drops`] have.
+    /// It was beyond what a pod is limited to: of connections where it was refused, else of packets, of which some may have passed. What is beyond a
+    /// bandwidth the kernel counts by interface: no flow has that cause, [`crate::record::Drops`] have.
     Limit,
     /// Somebody on the way had no route, or nobody has the address: destination unreachable.
     NoRoute,

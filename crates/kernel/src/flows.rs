@@ -10,6 +10,7 @@ mod clock;
 mod error;
 mod missed;
 mod ranges;
+mod refusals;
 mod taking;
 
 use std::{
@@ -34,6 +35,7 @@ use clock::Clock;
 pub use error::FlowsError;
 pub use missed::Missing;
 use ranges::{RangeKey, insert, remove};
+pub use refusals::Refusals;
 
 use crate::{
     cgroup::Cgroup,

@@ -24,6 +24,7 @@ use podnet_planner::ruleset::{Edit, EditError, FrontendKey};
 use rustix::io::Errno;
 
 use crate::{monitor::Ears, netlink::NetlinkError, netns::NetNs};
+pub use element::NotedFlow;
 pub(crate) use generation::generation;
 pub use passage::{ForwardChain, Passing};
 pub use replace::{Fault, Listed, Mended, Touched};
@@ -171,6 +172,21 @@ impl NftSocket {
         }
         match listing::counters(self.wire.get()?, family, table, set) {
             Err(error) if error.is_missing() => Ok(BTreeMap::new()),
+            found => found,
+        }
+    }
+
+    /// The flows that rules noted in a set ([`Set::Flows`](podnet_planner::ruleset::Set::Flows)), some maybe twice; none where there is no such table or
+    /// set, as on a kernel without nf_tables.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn flows(&mut self, family: Family, table: &str, set: &str) -> Result<Vec<NotedFlow>, NftError> {
+        if !self.is_there()? {
+            return Ok(Vec::new());
+        }
+        match listing::flows(self.wire.get()?, family, table, set) {
+            Err(error) if error.is_missing() => Ok(Vec::new()),
             found => found,
         }
     }

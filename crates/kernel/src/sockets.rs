@@ -32,10 +32,10 @@ pub use seen::{Seen, look};
 use crate::{
     cgroup::{Cgroup, CgroupError},
     netlink::NetlinkError,
-    netns::NetNsError,
+    netns::{NetNs, NetNsError},
     object::LoadError,
 };
-pub(crate) use load::spoken_with;
+pub(crate) use load::{refused_at, spoken_with};
 
 /// For how many frontends and backends there is room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,6 +250,14 @@ pub fn detach(cgroup: &Cgroup, all: bool) -> Result<bool, SocketsError> {
     Ok(any)
 }
 
+/// The number by which the programs know a network namespace; no other one ever has it until the machine starts again.
+///
+/// # Errors
+/// Where the namespace cannot be entered, or the kernel is older than Linux 5.14.
+pub fn cookie_of(netns: &NetNs) -> Result<u64, SocketsError> {
+    netns.run(load::netns_cookie).map_err(SocketsError::Namespace)?.map_err(SocketsError::Cookie)
+}
+
 fn key_bytes(key: FrontendKey) -> [u8; Place::SIZE] {
     Place { addr: key.addr, port: key.port, protocol: key.protocol.number() }.to_bytes()
 }
@@ -266,7 +274,7 @@ fn slot_bytes(slot: Slot) -> [u8; abi::Slot::SIZE] {
 const _: () = assert!(ebpf::ENDING == abi::ENDING);
 
 const NOBODY: u32 = Errno::CONNREFUSED.raw_os_error().unsigned_abs();
-const NOBODY_HERE: u32 = Errno::HOSTUNREACH.raw_os_error().unsigned_abs();
+pub(crate) const NOBODY_HERE: u32 = Errno::HOSTUNREACH.raw_os_error().unsigned_abs();
 
 fn entry_bytes(entry: Entry) -> [u8; abi::Frontend::SIZE] {
     let (count, refusal) = match entry.serves {
@@ -309,7 +317,7 @@ pub enum SocketsError {
         source: io::Error,
     },
     /// The kernel cannot tell a namespace's cookie.
-    #[error("cannot ask for the cookie of the node's network namespace, which needs Linux 5.14")]
+    #[error("cannot ask for the cookie of a network namespace, which needs Linux 5.14")]
     Cookie(#[source] io::Error),
     /// The kernel did not take the programs or their maps.
     #[error("cannot load the programs for sockets, which need Linux 5.18 with eBPF for cgroups (CONFIG_CGROUP_BPF)")]
@@ -324,7 +332,7 @@ pub enum SocketsError {
     #[error("cannot list the processes whose connections are opened through Services")]
     Processes(#[source] CgroupError),
     /// A namespace cannot be entered.
-    #[error("cannot look at the connections of a namespace")]
+    #[error("cannot look into a network namespace")]
     Namespace(#[source] NetNsError),
     /// Connections cannot be listed or ended.
     #[error("cannot list or end connections that were opened through Services")]

@@ -18,6 +18,7 @@ use k8s_openapi::{
 pub use endpoint_slice::EndpointSlice;
 pub(crate) use endpoint_slice::{Address, Endpoint};
 pub use pod::Pod;
+pub(crate) use pod::PodSpec;
 pub use service::Service;
 
 /// An excerpt is listed and watched as the object that it is of.
@@ -47,7 +48,7 @@ macro_rules! stands_for {
 }
 
 stands_for!(EndpointSlice, discovery::EndpointSlice, metadata);
-stands_for!(Pod, core::Pod, object.metadata);
+stands_for!(Pod, core::Pod, metadata);
 stands_for!(Service, core::Service, object.metadata);
 
 #[cfg(test)]

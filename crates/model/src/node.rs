@@ -76,6 +76,12 @@ impl Node {
             wrong: None,
         }
     }
+
+    /// Its addresses of both families: where peers send, and where Kubernetes knows it. Those are often the same, and told twice then.
+    pub fn own_addrs(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [Some(self.addr), self.addr6, self.internal, self.internal6].into_iter().flatten().map(|addr| addr.0)
+    }
+
     /// Its first `InternalIP` of each family.
     #[must_use]
     pub fn internals(&self) -> Dual<Option<IpAddr>> {

@@ -95,10 +95,8 @@ impl Border {
     }
 
     fn apply_node(&mut self, name: &NodeName, node: Option<&Node>) -> Vec<Edit> {
-        let addrs =
-            node.into_iter().flat_map(|node| [Some(node.addr), node.addr6, node.internal, node.internal6]).flatten();
-        let addrs: BTreeSet<_> =
-            addrs.map(|addr| addr.0).filter(|addr| Family::of(addr) == self.config.family).collect();
+        let addrs = node.into_iter().flat_map(Node::own_addrs);
+        let addrs: BTreeSet<IpAddr> = addrs.filter(|addr| Family::of(addr) == self.config.family).collect();
         let before = match addrs.is_empty() {
             true => self.nodes.remove(name),
             false => self.nodes.insert(name.clone(), addrs.clone()),

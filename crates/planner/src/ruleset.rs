@@ -267,10 +267,30 @@ pub enum Action {
     Masquerade,
     /// Keep the packet from connection tracking, and so from translation, and go on.
     NoTrack,
+    /// Put the packet's flow in the set for so many seconds, or, where it is there, for so many from now on, and go on; also where the set is full.
+    NoteFlow {
+        /// The set ([`Set::Flows`]).
+        set: RuleName,
+        /// What of the packet it is known by.
+        by: FlowFields,
+        /// For how long.
+        seconds: u32,
+    },
     /// Lose the packet, and tell nobody.
     Drop,
     /// Refuse at once: TCP reset, otherwise ICMP (ICMPv6) port unreachable.
     Reject,
+}
+
+/// By what of a packet its flow is known, beside its source address, which is as it is here, and its protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowFields {
+    /// Both ports and the destination address, as they are here.
+    Ports,
+    /// The source port, and the destination address and port that it had before they were translated here (`ct original`).
+    Asked,
+    /// The destination address, and of ICMP the identifier of an echo in place of the source port, and type and code in place of the other one.
+    Identifier,
 }
 
 /// What a frontend's key is: an address, protocol and port that clients connect to.
@@ -355,6 +375,8 @@ pub enum Set {
     PacketRates(BTreeMap<IpAddr, PacketRate>),
     /// Addresses, each of which counts how many packets asked for it.
     Counters(BTreeSet<IpAddr>),
+    /// Flows that rules put there ([`Action::NoteFlow`]) and that go by themselves. What is in it is no part of the value.
+    Flows,
 }
 
 /// A device, an Ethernet address and a source address that belong together.

@@ -13,7 +13,7 @@ use podnet_model::{
 };
 use podnet_planner::{
     limits::rules::{rules, state},
-    ruleset::{RuleSet, diff},
+    ruleset::{RuleSet, Set, diff},
 };
 use tracing::{info, warn};
 
@@ -121,14 +121,14 @@ pub(super) fn counts(limits: &Limits) -> bool {
     limits.packets.is_some() || limits.connections.is_some()
 }
 
-/// Whether the table holds these rules, by the set that is named for them and by how many elements there are.
+/// Whether the table holds these rules, by the set that is named for them and by how many elements there are, but for those that rules put there.
 fn is_there(socket: &mut NftSocket, rules: &RuleSet) -> Result<bool, NftError> {
     if state(rules).is_none() {
         return Ok(false);
     }
     for (name, set) in &rules.sets {
         match socket.element_count(rules.family, TABLE, name) {
-            Ok(found) if found == set.len() => {}
+            Ok(found) if found == set.len() || *set == Set::Flows => {}
             Ok(_) => return Ok(false),
             Err(error) if error.is_missing() => return Ok(false),
             Err(error) => return Err(error),

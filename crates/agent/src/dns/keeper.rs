@@ -19,7 +19,7 @@ use glances::Glances;
 use halves::Halves;
 use podnet_dns::{
     Config, Server,
-    chain::Level,
+    chain::{Level, PodLabels},
     metrics::Metrics,
     server::{Event, Observer},
     zone::Cluster,
@@ -31,7 +31,7 @@ pub(super) use spread::share;
 use tokio::{sync::Notify, time::Instant};
 use tracing::{debug, error, info, warn};
 pub(super) use watches::api;
-use watches::{Watches, next, together, watches};
+use watches::{Watches, next, watches};
 
 use super::{
     DnsError, DnsOptions, Shared,
@@ -291,7 +291,8 @@ impl Keeper {
     async fn take_over(&mut self, listeners: &mut Listeners, due: Option<&BTreeSet<PathBuf>>) -> Result<(), DnsError> {
         let (config, sources) = self.load(due).await?;
         let wanted = config.kubernetes().next().is_some();
-        let enough = self.watches.as_ref().is_some_and(|watches| watches.suffice(&config));
+        let enough = self.watches.as_ref().is_some_and(|watches| watches.suffice(&config))
+            && self.config.pod_labels().suffice(&config.pod_labels());
         let mut watches = if wanted && !enough { watches(&self.options, &config, &self.metrics).await? } else { None };
         listeners.adopt(&config).await?;
         self.cluster.stands_at(&here());
@@ -324,8 +325,8 @@ impl Keeper {
         }
         if let Some(watches) = &mut self.watches {
             watches.drop_imports(&config, &mut self.cluster);
-            watches.keep_pod_labels(&config, &mut self.cluster);
         }
+        self.cluster.keep_pod_labels(config.pod_labels());
         self.rounds.follow(&config.watched, Instant::now());
         self.issuing.follow(&config);
         (self.config, self.sources) = (config, sources);
@@ -336,12 +337,14 @@ impl Keeper {
     /// CoreDNS waits for its lists before it serves (`startup_timeout`); until then no label would be told. The Corefile before
     /// answers meanwhile, and the labels that it asks for are kept, too.
     async fn list_pod_labels(&mut self, watches: &mut Watches, config: &Config) {
-        let kept = self.watches.as_ref().map(Watches::pod_labels).unwrap_or_default();
+        // Without watches nobody told of any.
+        let mut labels = if self.watches.is_some() { self.config.pod_labels() } else { PodLabels::default() };
         let asked = config.pod_labels();
-        if kept.suffice(&asked) {
+        if labels.suffice(&asked) {
             return;
         }
-        self.cluster.keep_pod_labels(together(kept, asked));
+        labels.join(&asked);
+        self.cluster.keep_pod_labels(labels);
         let within = config.kubernetes().map(|options| options.startup_timeout).max().unwrap_or_default();
         if tokio::time::timeout(within, watches.list(&self.shared, &mut self.cluster)).await.is_err() {
             let seconds = within.as_secs_f32();

@@ -154,6 +154,19 @@ async fn dig_until(port: u16, arguments: &str, wanted: &str) {
     }
 }
 
+/// Asks until what is said is what is wanted: the first that is.
+async fn until(ask: impl AsyncFn() -> String, wanted: impl Fn(&str) -> bool) -> String {
+    let start = Instant::now();
+    loop {
+        let said = ask().await;
+        if wanted(&said) {
+            return said;
+        }
+        assert!(start.elapsed() < DEADLINE, "at last it said {said}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn fetch(port: u16, path: &str) -> String {
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");

@@ -34,7 +34,6 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use podnet_flow::{
     Ahead, Item, Numbered, RecordId,
-    export::json,
     store::{Page, Retention},
 };
 use podnet_model::{NodeName, errors::chain};
@@ -70,6 +69,8 @@ const READERS: usize = 32;
 const OF_ONE: usize = 4;
 /// Pages that wait for their reader.
 const AHEAD: usize = 2;
+/// Bytes of most lines: one of a flow between two pods with some labels has about as many.
+const LINE: usize = 1024;
 /// How often a reader hears something, so that one who is gone is noticed.
 const SILENCE: Duration = Duration::from_secs(20);
 
@@ -252,8 +253,7 @@ impl Pump {
     async fn run(mut self, _place: Place) {
         let since = self.query.since.filter(|_| self.query.after.is_none());
         let earliest = since.and_then(|since| self.heard.checked_sub(SignedDuration::from_secs(since.into())).ok());
-        let ahead = earliest.and_then(|earliest| self.ahead(earliest));
-        if let Some(line) = ahead
+        if let Some(line) = self.ahead(earliest)
             && self.sender.send(Ok(line)).await.is_err()
         {
             return;
@@ -267,14 +267,14 @@ impl Pump {
             let gaps = missing::gaps(&missed, &next, (whole, self.heard), self.query.ends);
             let forgotten = forgotten.take().and_then(|times| missing::forgotten(times, &next, gaps.len()));
             let numbered = |(sequence, item)| Numbered { record: RecordId { sequence, ..next.clone() }, item };
-            let mut text = String::new();
+            let mut text = Vec::with_capacity(LINE * items.len());
             let gaps = forgotten.into_iter().chain(gaps);
             for Numbered { record, item } in gaps.chain((first..).zip(items).map(numbered)) {
                 if earliest.is_some_and(|earliest| item.at() < earliest) || !self.query.is_for(&item) {
                     continue;
                 }
                 match self.shown_in_time(item).await {
-                    Some(Some(item)) => add(&mut text, &Numbered { record, item }),
+                    Some(Some(item)) => self.reader.write(&mut text, &record, &item),
                     Some(None) => {}
                     None => return,
                 }
@@ -289,10 +289,14 @@ impl Pump {
     }
 
     /// What is said ahead of all: that the recording began later than what is asked for, be it that nobody asked for it before or that an earlier
-    /// agent took with it what it kept.
-    fn ahead(&self, earliest: Timestamp) -> Option<Bytes> {
+    /// agent took with it what it kept. To who heard an earlier recording, where this one does not go on with what was counted for that, or another one was
+    /// between the two, which nobody has any more.
+    fn ahead(&self, earliest: Option<Timestamp>) -> Option<Bytes> {
         let record = self.id(0);
-        let is_later = record.began().is_some_and(|began| began > earliest);
+        let is_later = match &self.query.after {
+            Some(after) => after.epoch != record.epoch && !self.reader.goes_on_with(after.epoch),
+            None => record.began().zip(earliest).is_some_and(|(began, earliest)| began > earliest),
+        };
         is_later.then(|| format!("{}\n", Ahead::Begun { record }.json()).into())
     }
 
@@ -349,11 +353,6 @@ impl Pump {
             Item::Gap(_) => true,
         }))
     }
-}
-
-fn add(text: &mut String, item: &Numbered) {
-    text.push_str(&json(item));
-    text.push('\n');
 }
 
 #[cfg(test)]

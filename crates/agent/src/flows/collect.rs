@@ -9,7 +9,8 @@
 //! - `counts`: what metrics tell of it
 //!
 //! An item has come when its collector said so, or, where the protocol has no answers, when the collector's kernel acknowledged it. Whatever has
-//! not is sent again, with the same id: also by the next agent, where this one had time to write it down. Over UDP nobody can tell.
+//! not is sent again, with the same id: also by the next agent, where this one had time to write it down, as it has where the target's `buffer` is `disk`
+//! even if it is killed. Over UDP nobody can tell.
 
 #[cfg(feature = "amqp")]
 mod amqp;
@@ -89,6 +90,10 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// For it to be written there, and for connections to be let go.
 const WRITE: Duration = Duration::from_secs(2);
 
+/// What is told of a collector whose records were to be on disk and cannot be.
+const UNKEPT: &str = "flows are not on disk before they are sent to a collector (buffer=disk), but in memory alone: an agent that is killed loses them, \
+                      and one that ends while the collector is away; mend the directory, and start the agent anew";
+
 /// Where records are sent, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -137,7 +142,7 @@ pub(super) trait Collector: Send {
 )]
 fn collector(target: &Target, node: &NodeName) -> Option<Box<dyn Collector>> {
     let collector: Box<dyn Collector> = match target.kind.clone() {
-        Kind::Stdout => Box::new(stdout::Stdout),
+        Kind::Stdout => Box::new(stdout::Stdout::new(tokio::io::stdout())),
         #[cfg(feature = "syslog")]
         Kind::Syslog(place) => Box::new(syslog::Syslog::new(place)),
         #[cfg(feature = "ipfix")]
@@ -220,12 +225,16 @@ impl Couriers {
         let mut couriers =
             Self { end: CancellationToken::new(), late: CancellationToken::new(), ended, counts: Vec::new() };
         let mut collectors = Collectors { intakes: Vec::new(), marks: Vec::new(), between_pods };
-        let mut names = BTreeSet::new();
-        for target in settings.targets.iter().filter(|target| names.insert(target.directory())) {
+        let places = places(&settings.targets);
+        for target in &places {
             let (intake, counts) = (Arc::new(Intake::default()), Arc::new(Counts::new(target.to_string())));
             let Some(collector) = collector(target, node) else { continue };
-            let spill = open(&directory.join(target.directory()), settings.spill_bytes);
-            let backlog = Backlog::new(spill, Arc::clone(&counts));
+            let waits_on_disk = target.waits_on_disk || collector.gather().is_long;
+            let spill = open(&directory.join(target.directory()), settings.spill_bytes, waits_on_disk);
+            let mut backlog = Backlog::new(spill, Arc::clone(&counts));
+            if target.waits_on_disk {
+                backlog.wait_on_disk();
+            }
             let courier = Courier::new(target.to_string(), collector, backlog, Arc::clone(&intake), counts.clone());
             let (end, late, running) = (couriers.end.clone(), couriers.late.clone(), running.clone());
             let run = move || {
@@ -241,7 +250,7 @@ impl Couriers {
                 Err(error) => error!(%error, collector = %target, "there is no thread to send flows"),
             }
         }
-        tell_strange(directory, &names);
+        tell_strange(directory, &places.iter().map(|target| target.directory()).collect());
         (couriers, collectors)
     }
 
@@ -275,12 +284,30 @@ fn drive(work: impl Future<Output = ()>) {
     }
 }
 
-fn open(directory: &Path, bytes: u64) -> Option<Spill> {
-    Spill::open(directory, bytes)
-        .inspect_err(|error| {
-            warn!(%error, directory = %directory.display(), "flows wait in memory alone while their collector is away");
-        })
-        .ok()
+/// Each place once. Where it is named with and without `buffer=disk`, records wait on disk.
+fn places(targets: &[Target]) -> Vec<&Target> {
+    let mut places: Vec<&Target> = Vec::new();
+    for target in targets {
+        match places.iter().position(|place| place.directory() == target.directory()) {
+            Some(at) if target.waits_on_disk => places[at] = target,
+            Some(_) => {}
+            None => places.push(target),
+        }
+    }
+    places
+}
+
+/// None where the directory cannot be used; somebody has to mend that where records are to be on disk before they are sent.
+fn open(directory: &Path, bytes: u64, waits_on_disk: bool) -> Option<Spill> {
+    let tell = |error: &io::Error| {
+        let directory = directory.display();
+        if waits_on_disk {
+            error!(%error, %directory, "{UNKEPT}");
+        } else {
+            warn!(%error, %directory, "flows wait in memory alone while their collector is away");
+        }
+    };
+    Spill::open(directory, bytes).inspect_err(tell).ok()
 }
 
 /// What waits for a collector that is named no more stays: it may be named again.

@@ -11,7 +11,7 @@ use std::{
 
 use podnet_kernel::{
     cgroup::Cgroup,
-    flows::{self, Flows, FlowsError, Sizes},
+    flows::{self, Flows, FlowsError, Refusals, Sizes},
     link,
     netlink::{NetlinkError, RtSocket},
 };
@@ -92,6 +92,11 @@ impl Counting {
         self.flows.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whose processes may choose backends of Services at their sockets.
+    pub(super) fn cgroup(&self) -> Option<Cgroup> {
+        self.cgroup.clone()
+    }
+
     /// Loads the programs, where that is not done. Whether anything changed. They count at no device yet, unless they did for an earlier agent.
     pub(crate) fn begin(&self) -> bool {
         let mut flows = self.flows.write().unwrap_or_else(PoisonError::into_inner);
@@ -154,6 +159,10 @@ impl Counting {
         });
         if let Err(error) = ended {
             warn!(error = &error as &dyn Error, "flows go on to be counted, though nobody asks");
+        }
+        let refusals = self.cgroup.as_ref().map_or(Ok(None), Refusals::at);
+        if let Err(error) = refusals.and_then(|found| found.map_or(Ok(()), |refusals| refusals.record(false))) {
+            debug!(error = &error as &dyn Error, "refusals at sockets go on to be counted, though nobody asks");
         }
         before.is_some()
     }

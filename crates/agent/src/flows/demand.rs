@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn who_comes_as_recording_ends_keeps_it_going_or_waits_for_the_next() {
         let demand = Demand::new(Scope::Nothing);
-        let past = Past::new(Retention { time: SignedDuration::from_secs(10), bytes: 1 << 20 });
+        let past = Past::new(Retention { time: SignedDuration::from_secs(10), bytes: 1 << 20 }, None);
         demand.set_past(past.clone());
         let following = demand.follow(Scope::All);
         assert!(!demand.close());

@@ -25,11 +25,11 @@ use super::{
     known::{Known, Watches},
     log::Log,
     neighbours::{Asks, Neighbours},
-    past::Past,
+    past::{self, Past},
     recorder::{Recorder, Recording, Sinks},
     senders::OfNode,
 };
-use crate::{addresses::Addresses, fastpath::FastPath};
+use crate::{addresses::Addresses, fastpath::FastPath, repair::PodEnds};
 
 /// So long recording goes on after the last one who followed went: they may only have lost their connection.
 const LINGER: Duration = Duration::from_secs(15);
@@ -60,6 +60,8 @@ pub(crate) struct Keeper {
     pub(super) service_cidr: Option<IpNet>,
     /// Which pod of this node has which.
     pub(super) addresses: Arc<Addresses>,
+    /// In which namespaces these pods are.
+    pub(super) ends: Arc<PodEnds>,
     /// Where it is written down who had which address.
     pub(super) holders: PathBuf,
     /// How other nodes' agents are asked, where they can be.
@@ -138,7 +140,8 @@ impl Keeper {
         if timeout(LISTING, watches.listed()).await.is_err() {
             warn!("flows are recorded before it is known who is who");
         }
-        let past = Past::new(self.retention.unwrap_or(UNASKED));
+        let word = self.holders.with_file_name("flow-epoch");
+        let past = Past::new(self.retention.unwrap_or(UNASKED), past::earlier(&word, flows.goes_on()));
         let neighbours = self.asks.clone().map(|asks| {
             *past.joint() = Some(Joint::new(self.node.clone(), Timestamp::now()));
             Neighbours::start(self.node.clone(), asks, known.clone())
@@ -147,17 +150,19 @@ impl Keeper {
             let (tally, collectors) = (self.tally.clone(), self.collectors.clone());
             Sinks { log, past: Some(past.clone()), tally, collectors }
         };
-        let node = OfNode::new(self.addresses.clone());
+        let node = OfNode::new(self.addresses.clone(), self.ends.clone());
+        let cgroup = fast_path.counting().cgroup();
         let mark = self.holders.with_file_name("flow-recording");
         let recorder = |log| {
             let recorder = Recorder::new(flows, sinks(log), self.node.clone(), (known.clone(), node));
-            recorder.asking(neighbours).marking(&mark)
+            recorder.refusing(cgroup).asking(neighbours).marking(&mark)
         };
         let recording = self.open_log().and_then(|log| recorder(log).start().map_err(RecordError::Thread));
         match recording {
             Ok(recording) => {
                 let path = self.log.as_ref().map(|log| tracing::field::display(log.path.display()));
                 info!(path, "flows are recorded");
+                past.leave_word(&word);
                 self.demand.set_past(past);
                 Some(Running { _recording: recording, watches, known })
             }

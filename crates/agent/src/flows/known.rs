@@ -5,7 +5,7 @@ mod kept;
 mod served;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     iter,
     net::IpAddr,
     path::Path,
@@ -22,7 +22,7 @@ use kube::{
 use podnet_client::watch::{Interest, Update, paging_ahead, steadily, watch};
 use podnet_flow::{Names, PodIdentity, names::Tenancy};
 use podnet_kernel::pod_interface::{AGENT_V6, GATEWAY_V4};
-use podnet_model::{Change, Node, NodeName, ServiceKey, excerpt};
+use podnet_model::{Change, Namespace, Node, NodeName, PoolName, ServiceKey, excerpt};
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinSet,
@@ -49,8 +49,6 @@ pub(super) struct Known {
 pub(super) struct Facts {
     pub(super) names: Names,
     nodes: HashMap<NodeName, NodeAddrs>,
-    /// Nodes' parts of the pods' range.
-    parts: HashMap<NodeName, Vec<IpNet>>,
     recorders: Arc<Recorders>,
     /// Which labels of pods are of interest; none: the ordinary ones.
     labels: Vec<String>,
@@ -68,8 +66,12 @@ pub(super) struct Facts {
     asked: Option<Timestamp>,
     /// The answer: whose they are, by uids, and when it was asked last before they were; none where that was not asked before.
     given: HashMap<IpAddr, (Arc<str>, Option<Timestamp>)>,
-    /// Ranges of pods' and Services' addresses, by their pools.
-    pools: BTreeMap<String, Vec<IpNet>>,
+    /// Ranges of pods' addresses, by their pools.
+    pools: HashMap<PoolName, IpNet>,
+    /// The same of flannel, by the namespaces of its configurations.
+    net_confs: HashMap<Namespace, Vec<IpNet>>,
+    /// That of Services' addresses, where it is told.
+    service_cidr: Option<IpNet>,
     /// Addresses have or had others than is written down.
     is_unwritten: bool,
 }
@@ -77,9 +79,7 @@ pub(super) struct Facts {
 impl Known {
     /// Of an agent of that node, in a cluster whose Services have addresses of that range; nothing else is known yet.
     pub(super) fn of_node(node: NodeName, service_cidr: Option<IpNet>) -> Arc<Self> {
-        // No pool is without a name.
-        let pools = [(String::new(), service_cidr.into_iter().collect())].into();
-        let facts = Facts { own: Some(node), is_stale: true, pools, ..Facts::default() };
+        let facts = Facts { own: Some(node), is_stale: true, service_cidr, ..Facts::default() };
         Arc::new(Self { facts: Mutex::new(facts), ..Self::default() })
     }
 
@@ -154,14 +154,8 @@ impl Known {
             Recorders::learn(&mut facts.recorders, name, node.as_ref());
         }
         match change {
-            Change::Node(name, Some(node)) => {
-                facts.nodes.insert(name.clone(), NodeAddrs::from(node));
-                facts.parts.insert(name.clone(), node.pod_cidrs.clone());
-            }
-            Change::Node(name, None) => {
-                facts.nodes.remove(name);
-                facts.parts.remove(name);
-            }
+            Change::Node(name, Some(node)) => drop(facts.nodes.insert(name.clone(), NodeAddrs::from(node))),
+            Change::Node(name, None) => drop(facts.nodes.remove(name)),
             Change::Service(key, Some(service)) => drop(facts.services.insert(key.clone(), places(service))),
             Change::Service(key, None) => drop(facts.services.remove(key)),
             Change::Slice(key, slice) => {
@@ -169,13 +163,16 @@ impl Known {
                 *is_stale |= served.learn(key, slice.as_ref(), own.as_ref());
                 return;
             }
-            Change::Pool(name, Some(pool)) => drop(facts.pools.insert(name.to_string(), vec![pool.cidr])),
-            Change::Pool(name, None) => drop(facts.pools.remove(&name.to_string())),
-            // No pool can have such a name.
-            Change::NetConf(namespace, Some(conf)) => {
-                drop(facts.pools.insert(format!("{namespace}/"), conf.ranges().collect()));
+            Change::Pool(name, Some(pool)) => {
+                facts.pools.insert(name.clone(), pool.cidr);
             }
-            Change::NetConf(namespace, None) => drop(facts.pools.remove(&format!("{namespace}/"))),
+            Change::Pool(name, None) => {
+                facts.pools.remove(name);
+            }
+            Change::NetConf(namespace, Some(conf)) => {
+                facts.net_confs.insert(namespace.clone(), conf.ranges().collect());
+            }
+            Change::NetConf(namespace, None) => drop(facts.net_confs.remove(namespace)),
             _ => return,
         }
         facts.is_stale = true;
@@ -225,7 +222,8 @@ impl Known {
 
 impl Facts {
     fn ranges(&self) -> BTreeSet<IpNet> {
-        let pools: Vec<IpNet> = self.pools.values().flatten().copied().collect();
+        let pools = self.pools.values().chain(self.net_confs.values().flatten()).chain(&self.service_cidr);
+        let pools: Vec<IpNet> = pools.copied().collect();
         let is_apart = |addr: &&IpAddr| !pools.iter().any(|pool| pool.contains(*addr));
         let pods = self.pods.values().flatten().filter(is_apart).map(|addr| IpNet::from(*addr));
         let services = self.services.values().flatten().map(|place| place.at.ip());
@@ -243,7 +241,7 @@ impl Facts {
         let answers = [IpAddr::V4(GATEWAY_V4), IpAddr::V6(AGENT_V6)];
         let gateway = self.own.iter().flat_map(|own| answers.map(|addr| (addr, own.clone())));
         let own = self.nodes.iter().flat_map(|(name, addrs)| addrs.own.iter().map(|addr| (*addr, name.clone())));
-        let parts = self.parts.iter().flat_map(|(name, parts)| parts.iter().map(move |part| (name, part)));
+        let parts = self.nodes.iter().flat_map(|(name, addrs)| addrs.parts.iter().map(move |part| (name, part)));
         let flannels = parts.filter(|(_, part)| self.is_flannels(part));
         let firsts = flannels.flat_map(|(name, part)| first_two(part).map(move |addr| (addr, name.clone())));
         let all = firsts.chain(self.unshared()).chain(own).chain(gateway).collect();
@@ -270,9 +268,7 @@ impl Facts {
 
     /// Whether flannel's configuration has it: nodes' devices and bridges have addresses of their parts then.
     fn is_flannels(&self, part: &IpNet) -> bool {
-        // Those of its configurations have names that no pool has.
-        let mut ranges = self.pools.iter().filter(|(name, _)| name.ends_with('/')).flat_map(|(_, ranges)| ranges);
-        ranges.any(|range| range.contains(part))
+        self.net_confs.values().flatten().any(|range| range.contains(part))
     }
 
     fn see(&mut self, pod: &Pod, now: Timestamp) {
@@ -343,9 +339,12 @@ struct NodeAddrs {
     /// What it says of itself beside: an `ExternalIP` is that of many where they are behind one NAT, and so is an `InternalIP` that each virtual
     /// machine has towards its host.
     others: Vec<IpAddr>,
+    /// Its parts of the pods' range.
+    parts: Vec<IpNet>,
 }
 
 impl NodeAddrs {
+    /// Its own and the others: those of its parts are pods'.
     fn all(&self) -> impl Iterator<Item = IpAddr> {
         self.own.iter().chain(&self.others).copied()
     }
@@ -355,7 +354,8 @@ impl From<&Node> for NodeAddrs {
     fn from(node: &Node) -> Self {
         let own = [Some(node.addr), node.addr6].into_iter().flatten().map(|addr| addr.0);
         let internal = [node.internal, node.internal6].into_iter().flatten().map(|addr| addr.0);
-        Self { own: own.collect(), others: internal.chain(node.addresses.iter().copied()).collect() }
+        let others = internal.chain(node.addresses.iter().copied());
+        Self { own: own.collect(), others: others.collect(), parts: node.pod_cidrs.clone() }
     }
 }
 
@@ -421,10 +421,10 @@ async fn watch_pods(client: Client, known: Arc<Known>, unlisted: mpsc::Sender<()
 fn of_objects(event: Event<excerpt::Pod>) -> Event<Pod> {
     match event {
         Event::Init => Event::Init,
-        Event::InitApply(pod) => Event::InitApply(pod.object),
+        Event::InitApply(pod) => Event::InitApply(pod.into()),
         Event::InitDone => Event::InitDone,
-        Event::Apply(pod) => Event::Apply(pod.object),
-        Event::Delete(pod) => Event::Delete(pod.object),
+        Event::Apply(pod) => Event::Apply(pod.into()),
+        Event::Delete(pod) => Event::Delete(pod.into()),
     }
 }
 

@@ -2,16 +2,10 @@
 
 mod asides;
 
-use std::{fs, io};
+use std::{fs, io, mem::take};
 
 use k8s_openapi::jiff::Timestamp;
-use podnet_flow::{
-    Gap, Item, Numbered, RecordId,
-    export::json,
-    output::{Form, line},
-    record::GapAt,
-    store::Sum,
-};
+use podnet_flow::{Gap, Item, Numbered, RecordId, jsonl::Writer, record::GapAt, store::Sum};
 use podnet_model::NodeName;
 
 use self::asides::Asides;
@@ -29,6 +23,7 @@ pub(super) struct Log {
     settings: FlowLog,
     node: NodeName,
     lines: Lines,
+    writer: Writer,
     bytes: u64,
     asides: Asides,
     /// When the last items were written.
@@ -52,7 +47,8 @@ impl Log {
         let part = settings.bytes / PARTS;
         let asides = Asides::open(&settings.path, settings.bytes - 3 * part);
         let whole = changed.ok().and_then(|changed| Timestamp::try_from(changed).ok()).unwrap_or(now);
-        let mut log = Self { settings: settings.clone(), node, lines, bytes, asides, whole, missing: None, last: None };
+        let (settings, writer) = (settings.clone(), Writer::default());
+        let mut log = Self { settings, node, lines, writer, bytes, asides, whole, missing: None, last: None };
         if is_cut {
             log.miss(Sum::default(), 1);
         }
@@ -68,7 +64,10 @@ impl Log {
             Item::Gap(_) | Item::Drops(_) => true,
         };
         let wanted: Vec<&Numbered> = items.iter().filter(is_wanted).collect();
-        let written = self.tell_missing().and_then(|()| self.put(wanted.iter().map(|item| json(item))));
+        let mut writer = take(&mut self.writer);
+        let lines = wanted.iter().map(|item| as_line(&mut writer, Some(&item.record), &item.item));
+        let written = self.tell_missing().and_then(|()| self.put(lines));
+        self.writer = writer;
         match written {
             Ok(()) => {
                 self.whole = Timestamp::now();
@@ -106,11 +105,8 @@ impl Log {
 
     fn tell_missing(&mut self) -> Result<(), Short> {
         let Some(missing) = self.missing.take() else { return Ok(()) };
-        let item = Item::Gap(missing.clone());
-        let told = match self.last.clone() {
-            Some(last) => json(&Numbered { record: RecordId { missing: true, ..last }, item }),
-            None => line(Form::JsonLines, &item),
-        };
+        let record = self.last.clone().map(|last| RecordId { missing: true, ..last });
+        let told = as_line(&mut self.writer, record.as_ref(), &Item::Gap(missing.clone()));
         self.put([told]).map_err(|(_, error)| {
             self.missing = Some(missing);
             (0, error)
@@ -119,10 +115,10 @@ impl Log {
         Ok(())
     }
 
-    fn put(&mut self, lines: impl IntoIterator<Item = String>) -> Result<(), Short> {
+    /// Lines, each with its end.
+    fn put(&mut self, lines: impl IntoIterator<Item = Vec<u8>>) -> Result<(), Short> {
         let (mut text, mut written) = (Vec::new(), 0);
-        for mut line in lines {
-            line.push('\n');
+        for line in lines {
             let before = self.bytes + text.len() as u64;
             let is_full = before > 0 && before + line.len() as u64 > self.settings.bytes / PARTS;
             if is_full || text.len() >= CHUNK {
@@ -131,7 +127,7 @@ impl Log {
             if is_full {
                 self.set_aside().map_err(|error| (written, error))?;
             }
-            text.extend_from_slice(line.as_bytes());
+            text.extend_from_slice(&line);
         }
         self.write(&mut text).map_err(|(more, error)| (written + more, error))?;
         Ok(())
@@ -166,6 +162,13 @@ impl Log {
         self.asides.compress();
         Ok(())
     }
+}
+
+/// With its end.
+fn as_line(writer: &mut Writer, record: Option<&RecordId>, item: &Item) -> Vec<u8> {
+    let mut line = Vec::new();
+    writer.add(&mut line, record, item);
+    line
 }
 
 #[cfg(test)]

@@ -176,7 +176,7 @@ impl Asker {
     async fn ask(&self, to: &NodeName, questions: Vec<Question>) -> Result<Vec<Answer>, Unanswered> {
         let count = questions.len();
         let client = self.client(to).await?;
-        let inquiry = Inquiry { node: self.node.clone(), now: Timestamp::now(), questions };
+        let inquiry = Inquiry::new(self.node.clone(), Timestamp::now(), questions);
         let body = serde_json::to_vec(&inquiry).map_err(|_| Unanswered::Unable)?;
         let request = Request::post("/ends").header(header::CONTENT_TYPE, "application/json").body(body);
         let request = request.map_err(|_| Unanswered::Unable)?;

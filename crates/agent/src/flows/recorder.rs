@@ -4,6 +4,7 @@ mod complaint;
 mod interfaces;
 mod limits;
 mod mark;
+mod refused;
 mod telling;
 
 use std::{
@@ -23,7 +24,10 @@ use podnet_flow::{
     parts::{self, Parts},
     record::GapAt,
 };
-use podnet_kernel::flows::{Flows, FlowsError, Told};
+use podnet_kernel::{
+    cgroup::Cgroup,
+    flows::{Flows, FlowsError, Told},
+};
 use podnet_model::NodeName;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -33,6 +37,7 @@ use self::{
     interfaces::{Interfaces, Seen},
     limits::Limits,
     mark::Mark,
+    refused::Refused,
 };
 use super::{
     collect::Collectors,
@@ -96,6 +101,7 @@ pub(super) struct Recorder {
     senders: Asking,
     interfaces: Interfaces,
     limits: Limits,
+    refused: Refused,
     /// What stands for the places where all goes that is told, and who else told there when it was looked last.
     marks: Marks,
     recorders: Arc<Recorders>,
@@ -150,6 +156,7 @@ impl Recorder {
             senders,
             interfaces: Interfaces::default(),
             limits: Limits::default(),
+            refused: Refused::default(),
             marks,
             recorders,
             parts,
@@ -171,6 +178,12 @@ impl Recorder {
         let Some((start, end)) = untold((found, ended), before, is_sent, self.whole) else { return self };
         let (node, at) = (self.node.clone(), GapAt::Agent);
         self.unfinished = Some(Gap { start, end, node, at, device: None, pod: None, packets: 0, bytes: 0, flows: 0 });
+        self
+    }
+
+    /// Tells also what Services refuse at the sockets of this cgroup's processes, where backends are chosen there.
+    pub(super) fn refusing(mut self, cgroup: Option<Cgroup>) -> Self {
+        self.refused = Refused::of(cgroup);
         self
     }
 
@@ -237,11 +250,18 @@ impl Recorder {
         }
         let is_due = reads && self.limits.is_due(Timestamp::now(), is_last);
         let dropped = if is_due { self.senders.dropped() } else { None };
+        let unnoted = if reads { self.refused.read(&self.senders, Instant::now()) } else { 0 };
         // Each time: what came from a pod that began just now is told within a moment, and not named any more after that.
         self.known.attached(self.senders.pods(), Timestamp::now());
+        // What is refused ends at once, and is told by its bell: what noted it is known by then.
+        let is_asked = reads || bells.iter().any(limits::may_be_beyond);
+        let beyond = if is_asked { self.senders.beyond() } else { None };
         let mut facts = self.known.facts();
         if let Some(senders) = senders {
             facts.names.set_senders(senders);
+        }
+        if let Some(beyond) = beyond {
+            facts.names.set_beyond(beyond);
         }
         let now = Timestamp::now();
         let mut told: Vec<Record> = Vec::new();
@@ -255,7 +275,7 @@ impl Recorder {
         let ended = self.aggregator.take_ended(&mut &*self.flows, &mut scene, &mut told);
         self.aggregator.settle(false, &mut scene, &mut told);
         let taken = if reads {
-            let counting = (&*self.flows, self.interfaces.gone());
+            let counting = (&*self.flows, &mut self.refused, self.interfaces.gone());
             sweep(counting, &mut self.aggregator, &mut scene, &mut told, |entry| seen.entry(entry, &facts.names))
         } else {
             Ok(())
@@ -276,6 +296,12 @@ impl Recorder {
                 bytes: missed.bytes,
                 flows: missed.flows,
             }));
+        }
+        if unnoted > 0 {
+            // Of how many sockets these were is not known.
+            let (start, node, at) = (self.whole, self.node.clone(), GapAt::Kernel);
+            let (packets, flows) = (unnoted, unnoted);
+            items.push(Item::Gap(Gap { start, end: now, node, at, device: None, pod: None, packets, bytes: 0, flows }));
         }
         for (start, dropped) in dropped.map(|dropped| self.limits.since_last(&dropped, now)).unwrap_or_default() {
             items.push(Item::Drops(Drops {
@@ -299,8 +325,10 @@ impl Recorder {
 }
 
 /// From when until when what an earlier agent counted may be told by nobody: by the mark of it that was `found`, or when it `ended` by itself, and whether
-/// its maps are gone on with or abandoned: these were counted in also since it ended. All that is counted from `whole` on is told.
-fn untold(
+/// its maps are gone on with or abandoned: these were counted in also since it ended. All that is counted from `whole` on is told. Where records go to
+/// nobody but readers (not `is_sent`), less may have been on its way. None: nothing is untold.
+#[must_use]
+pub fn untold(
     (found, ended): (Option<Timestamp>, Option<Timestamp>),
     (goes_on, abandons): (bool, bool),
     is_sent: bool,
@@ -315,9 +343,9 @@ fn untold(
     Some((told.checked_sub(unsent).unwrap_or(told), end))
 }
 
-/// Reads the map and takes out what is over, also since its interface is gone. `seen` gets each entry.
+/// Reads the map and takes out what is over, also since its interface is gone. `seen` gets each entry. What was refused at sockets was read already.
 fn sweep(
-    (flows, gone): (&Flows, &HashSet<u32>),
+    (flows, refused, gone): (&Flows, &mut Refused, &HashSet<u32>),
     aggregator: &mut Aggregator,
     scene: &mut Scene<'_>,
     told: &mut Vec<Record>,
@@ -336,6 +364,15 @@ fn sweep(
             }
         }
     })?;
+    for (refusal, entry) in refused.found() {
+        seen(&entry);
+        let is_over = aggregator.observe(&entry, scene, told) == Fate::Over || gone.contains(&entry.key.device);
+        if is_over && let Some(last) = refused.take(&refusal) {
+            aggregator.over(&last, scene);
+        } else {
+            refused.keep((refusal, entry));
+        }
+    }
     taken?;
     aggregator.sweep(scene, told);
     Ok(())

@@ -1,5 +1,5 @@
 //! Which addresses pods of this node may send with, by the interfaces that their packets come in by: what the node's rules check
-//! (`planner::attachments`), so that it is known whose packets they drop. And what limits dropped at these interfaces.
+//! (`planner::attachments`), so that it is known whose packets they drop. And what limits dropped at these interfaces, and of which flows.
 
 use std::{
     cell::RefCell,
@@ -7,21 +7,24 @@ use std::{
     error::Error,
     net::IpAddr,
     sync::Arc,
+    time::Duration,
 };
 
-use podnet_flow::Direction;
+use k8s_openapi::jiff::Timestamp;
+use podnet_flow::{Beyond, Direction, Key, Transport};
 use podnet_kernel::{
     cni_wire::host_ifname,
     link,
     netlink::RtSocket,
-    nft::{NftError, NftSocket},
+    nft::{NftError, NftSocket, NotedFlow},
+    sockets::cookie_of,
     tc::{self, Dropped},
 };
 use podnet_model::{Family, LinkName};
-use podnet_planner::limits::rules::{LOST_FROM, LOST_TO, REFUSED_FROM, REFUSED_TO};
+use podnet_planner::limits::rules::{BEYOND, LOST_FROM, LOST_TO, NOTED_FOR, REFUSED_FROM, REFUSED_TO};
 use tracing::debug;
 
-use crate::{addresses::Addresses, attach::limit_rules};
+use crate::{addresses::Addresses, attach::limit_rules, repair::PodEnds};
 
 /// Addresses, by the indices of the ends of pods' links on the node.
 pub(super) type Senders = HashMap<u32, Vec<IpAddr>>;
@@ -59,6 +62,21 @@ pub(super) trait Holders: Send {
     fn dropped(&self) -> Option<Vec<Loss>> {
         None
     }
+
+    /// Which flows limits of packets and connections lost or refused something of just now; none where it cannot be told now.
+    fn beyond(&self) -> Option<Beyond> {
+        None
+    }
+
+    /// The addresses of pods, by the names of the ends of their links on the node.
+    fn ends(&self) -> HashMap<LinkName, Vec<IpAddr>> {
+        HashMap::new()
+    }
+
+    /// The index of such an end, and the cookie of the namespace that the other one is in; none where they are not found now.
+    fn behind(&self, _end: &LinkName) -> Option<(u32, u64)> {
+        None
+    }
 }
 
 /// Nobody has any.
@@ -71,13 +89,14 @@ impl Holders for () {
 /// Those that have addresses of this agent.
 pub(super) struct OfNode {
     addresses: Arc<Addresses>,
+    ends: Arc<PodEnds>,
     /// None before the first question, and after an error: an answer may still be under way then.
     rules: RefCell<Option<NftSocket>>,
 }
 
 impl OfNode {
-    pub(super) fn new(addresses: Arc<Addresses>) -> Self {
-        Self { addresses, rules: RefCell::default() }
+    pub(super) fn new(addresses: Arc<Addresses>, ends: Arc<PodEnds>) -> Self {
+        Self { addresses, ends, rules: RefCell::default() }
     }
 
     /// Addresses, by the names of the ends of pods' links on the node.
@@ -90,8 +109,24 @@ impl OfNode {
         addrs
     }
 
+    /// The same by flow.
+    fn noted(&self) -> Result<Beyond, NftError> {
+        let mut socket = self.rules.take().map_or_else(NftSocket::open, Ok)?;
+        let beyond = noted(&mut socket)?;
+        *self.rules.borrow_mut() = Some(socket);
+        Ok(beyond)
+    }
+
+    /// The index of an end, and the cookie of the namespace behind it; none where it is gone, or has no name here.
+    fn namespace(&self, end: &LinkName) -> Result<Option<(u32, u64)>, Box<dyn Error>> {
+        let mut socket = RtSocket::open()?;
+        let Some(found) = link::find(&mut socket, end)? else { return Ok(None) };
+        let Some(netns) = self.ends.namespace(&mut socket, end)? else { return Ok(None) };
+        Ok(Some((found.index, cookie_of(&netns)?)))
+    }
+
     /// What was beyond packet rates and limits of connections, by address.
-    fn beyond(&self) -> Result<Vec<(Counted, Direction, u64)>, NftError> {
+    fn counted(&self) -> Result<Vec<(Counted, Direction, u64)>, NftError> {
         let mut socket = self.rules.take().map_or_else(NftSocket::open, Ok)?;
         let mut beyond = Vec::new();
         for (set, direction) in [
@@ -113,7 +148,7 @@ impl OfNode {
         let mut socket = RtSocket::open()?;
         let mut losses: Vec<Loss> =
             tc::dropped(&mut socket)?.into_iter().map(|dropped| Loss { dropped, counted: None }).collect();
-        let beyond = self.beyond()?;
+        let beyond = self.counted()?;
         if beyond.is_empty() {
             return Ok(losses);
         }
@@ -169,6 +204,45 @@ impl Holders for OfNode {
             }
         }
     }
+
+    fn beyond(&self) -> Option<Beyond> {
+        match self.noted() {
+            Ok(beyond) => Some(beyond),
+            Err(error) => {
+                debug!(error = &error as &dyn Error, "it is not known of which flows limits dropped something");
+                None
+            }
+        }
+    }
+
+    fn ends(&self) -> HashMap<LinkName, Vec<IpAddr>> {
+        self.by_interface()
+    }
+
+    fn behind(&self, end: &LinkName) -> Option<(u32, u64)> {
+        match self.namespace(end) {
+            Ok(found) => found,
+            Err(error) => {
+                debug!(error = &*error, %end, "it is not known which namespace is behind a pod's interface");
+                None
+            }
+        }
+    }
+}
+
+/// Which flows had a packet beyond packet rates or limits of connections, as rules noted it: each stays noted for [`NOTED_FOR`] seconds after the last one.
+pub(super) fn noted(rules: &mut NftSocket) -> Result<Beyond, NftError> {
+    let mut beyond = Beyond::default();
+    for family in Family::ALL {
+        let flows = rules.flows(family, limit_rules::TABLE, BEYOND)?;
+        let now = Timestamp::now();
+        for NotedFlow { source, destination, protocol, left } in flows {
+            let ago = Duration::from_secs(NOTED_FOR.into()).saturating_sub(left);
+            let packet = Key { source, destination, transport: Transport(protocol) };
+            beyond.note(&packet, now.checked_sub(ago).unwrap_or(now));
+        }
+    }
+    Ok(beyond)
 }
 
 /// Asks again when there is an interface that nobody knew of. What a pod has does not change as long as its interface is there.
@@ -207,6 +281,21 @@ impl Asking {
     /// What limits have dropped so far.
     pub(super) fn dropped(&self) -> Option<Vec<Loss>> {
         self.of.dropped()
+    }
+
+    /// Which flows limits lost or refused something of just now.
+    pub(super) fn beyond(&self) -> Option<Beyond> {
+        self.of.beyond()
+    }
+
+    /// The addresses of pods, by their interfaces.
+    pub(super) fn ends(&self) -> HashMap<LinkName, Vec<IpAddr>> {
+        self.of.ends()
+    }
+
+    /// An interface's index, and the cookie of the namespace behind it.
+    pub(super) fn behind(&self, end: &LinkName) -> Option<(u32, u64)> {
+        self.of.behind(end)
     }
 
     /// All interfaces of a reading that nobody knows of.

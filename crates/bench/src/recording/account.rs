@@ -14,7 +14,7 @@ use podnet_testnet::Cluster;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Follower, NODE, PODS, load,
+    Follower, NODE, PODS, agent, load,
     script::{self, Sent},
 };
 use crate::{Result, lab::Process, traffic::End};
@@ -113,7 +113,7 @@ struct Way {
 
 /// From a client to a pod of its node, and to one of another node.
 pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, near, far]: [&End; 3]) -> Result<Accounts> {
-    let agent = Process(u32::try_from(cluster.pid(&format!("{NODE}-agent")))?);
+    let agent = agent(cluster)?;
     Ok(Accounts {
         connections: connections(podnet, agent, [client, near], RATE)?,
         connections_between: connections(podnet, agent, [client, far], 0)?,
@@ -231,8 +231,7 @@ impl Account {
 impl Accounts {
     /// Sends and reads datagrams once more, where there is room for all of their flows.
     pub(super) fn with_room(&mut self, podnet: &str, cluster: &Cluster, ends: [&End; 2]) -> Result<()> {
-        let agent = Process(u32::try_from(cluster.pid(&format!("{NODE}-agent")))?);
-        self.datagrams_with_room = Some(datagrams(podnet, agent, ends, true)?);
+        self.datagrams_with_room = Some(datagrams(podnet, agent(cluster)?, ends, true)?);
         Ok(())
     }
 

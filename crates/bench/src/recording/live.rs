@@ -5,7 +5,7 @@ use std::{fmt, fs, ops::Range, thread, time::Duration};
 use podnet_testnet::Cluster;
 use serde::Serialize;
 
-use super::{Follower, NODE, load, peers::Peer};
+use super::{Follower, agent, load, peers::Peer};
 use crate::{Result, lab::Process, traffic::End};
 
 /// From so many ports to so many others: 100,000 flows.
@@ -29,7 +29,7 @@ struct Held {
 }
 
 pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, server]: [&End; 2]) -> Result<Live> {
-    let agent = Process(u32::try_from(cluster.pid(&format!("{NODE}-agent")))?);
+    let agent = agent(cluster)?;
     let follower = Follower::start(podnet, None)?;
     let podnet = held("podnet", [client, server], agent, || agent.maps_mib())?;
     follower.end()?;

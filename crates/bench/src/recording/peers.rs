@@ -11,12 +11,12 @@ use std::{
 use podnet_testnet::Cluster;
 use serde::Serialize;
 
-use super::{Follower, load};
+use super::{Follower, agent, load};
 use crate::{
     Result,
     lab::Process,
     services::{self, Figures, Load},
-    traffic::{End, median},
+    traffic::{End, SPAN, median},
 };
 
 /// Connections each time, as fast as can be.
@@ -73,7 +73,7 @@ enum Watching {
 const NAMES: [&str; 4] = ["nobody", "podnet", "tcpdump", "conntrack"];
 
 pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, server]: [&End; 2]) -> Result<Watched> {
-    let agent = Process(u32::try_from(cluster.pid("node1-agent"))?);
+    let agent = agent(cluster)?;
     let mut all: BTreeMap<&str, Vec<Turn>> = BTreeMap::new();
     for _ in 0..TURNS {
         let mut idle = 0.0;
@@ -94,7 +94,7 @@ pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, server]: [&End; 
             let took = load::connections(client, server, PORT, CONNECTIONS, f64::INFINITY)?;
             thread::sleep(TAKING_IN);
             let cpu = spent()? - before;
-            let established = services::ask_client(client, server.addr, Load::Established)?;
+            let established = services::ask_client(client, server.addr, Load::Established, SPAN)?;
             let cpu_s = match watching {
                 Watching::Nobody => {
                     idle = cpu;

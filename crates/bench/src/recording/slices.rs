@@ -23,7 +23,7 @@ use crate::{
     Result,
     ratios::{Ratios, by_turns},
     services::{self, Figures, Load},
-    traffic::End,
+    traffic::{End, SPAN},
 };
 
 /// Slices with and without recording, of each load on each way: half a minute to a minute.
@@ -34,6 +34,8 @@ const SETTLING: Duration = Duration::from_secs(12);
 const TELLING: Duration = Duration::from_secs(8);
 /// For agents to see to their programs, and for flows to prove themselves to these.
 const PROVING: Duration = Duration::from_millis(300);
+/// For agents that were stopped to do whatever else was due meanwhile: that is none of what recording costs established connections.
+const CATCHING_UP: Duration = Duration::from_millis(1500);
 /// How long programs of the fast path work without anybody who cares for them.
 const LIFE: Duration = Duration::from_secs(60);
 
@@ -71,7 +73,7 @@ fn pairs(nodes: &[Node], client: &End, server: &End) -> Result<Compared> {
 /// Each time with recording and without it.
 fn turns(nodes: &[Node], load: Load, client: &End, server: &End) -> Result<Vec<(Figures, Figures)>> {
     // It warms up.
-    services::ask_client(client, server.addr, load)?;
+    services::ask_client(client, server.addr, load, SPAN)?;
     by_turns(PAIRS, || slice(nodes, true, load, client, server), || without(nodes, load, client, server))
 }
 
@@ -87,8 +89,9 @@ fn without(nodes: &[Node], load: Load, client: &End, server: &End) -> Result<Fig
 
 /// What passes in a slice, in which it is counted or not.
 fn slice(nodes: &[Node], counts: bool, load: Load, client: &End, server: &End) -> Result<Figures> {
-    thread::sleep(PROVING);
-    let figures = services::ask_client(client, server.addr, load)?;
+    // What agents have to do with connections that were counted is to fall into slices, all of it.
+    thread::sleep(if load == Load::Established { CATCHING_UP } else { PROVING });
+    let figures = services::ask_client(client, server.addr, load, SPAN)?;
     for node in nodes {
         if node.counts()? != counts {
             return Err("somebody else changes what counts at pods' interfaces".into());

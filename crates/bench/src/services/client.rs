@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use super::{ANSWER, CLOSE, Figures, STREAM};
 use crate::{
     Result,
-    traffic::{End, ask, send, span},
+    traffic::{End, ask, send},
 };
 
-/// What a client does, each for so long ([`span`]).
+/// What a client does, each for as long as it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Load {
     /// Sends, asks on one connection, and opens connections.
@@ -29,11 +29,12 @@ pub(crate) enum Load {
     Connections,
 }
 
-/// One round, by a process in the client's pod.
-pub(crate) fn ask_client(client: &End, server: IpAddr, load: Load) -> Result<Figures> {
+/// One round, by a process in the client's pod, which does each thing for so long.
+pub(crate) fn ask_client(client: &End, server: IpAddr, load: Load, span: Duration) -> Result<Figures> {
     let pid = client.process.ok_or("the client is no pod")?;
     let mut command = Command::new("/proc/self/exe");
-    command.args([CLIENT, &pid.to_string(), &server.to_string(), &serde_json::to_string(&load)?]).process_group(0);
+    let work = serde_json::to_string(&(load, span))?;
+    command.args([CLIENT, &pid.to_string(), &server.to_string(), &work]).process_group(0);
     let output = command.stderr(std::process::Stdio::inherit()).output()?;
     if !output.status.success() {
         return Err(format!("the client: {}", output.status).into());
@@ -41,13 +42,13 @@ pub(crate) fn ask_client(client: &End, server: IpAddr, load: Load) -> Result<Fig
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// The first argument of a client: its pod's process, the server's address and what it does follow.
+/// The first argument of a client: its pod's process, the server's address, and what it does and for how long follow.
 pub(crate) const CLIENT: &str = "as-client-of";
 
 /// What a client does.
 pub(crate) fn client(args: &[String]) -> Result<()> {
-    let [pid, server, load] = args else { return Err("a client takes a process, an address and a load".into()) };
-    let load: Load = serde_json::from_str(load)?;
+    let [pid, server, work] = args else { return Err("a client takes a process, an address and its work".into()) };
+    let (load, span): (Load, Duration) = serde_json::from_str(work)?;
     let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     let cgroup = cgroup.lines().find_map(|line| line.strip_prefix("0::")).ok_or("the pod is in no cgroup")?;
     Cgroup::v2(cgroup.trim_start_matches('/'))?.add_self()?;
@@ -56,13 +57,13 @@ pub(crate) fn client(args: &[String]) -> Result<()> {
         let to = |port| TcpStream::connect_timeout(&SocketAddr::from((server, port)), Duration::from_secs(5));
         let (mut gbit_s, mut requests, mut connections) = (0.0, Vec::new(), Vec::new());
         if load != Load::Connections {
-            gbit_s = send(to(STREAM)?)?;
-            requests = ask(to(ANSWER)?)?;
+            gbit_s = send(to(STREAM)?, span)?;
+            requests = ask(to(ANSWER)?, span)?;
         }
         if load != Load::Established {
-            connections = connect_ask_close(|| to(CLOSE))?;
+            connections = connect_ask_close(|| to(CLOSE), span)?;
         }
-        let a_second = |times: &[Duration]| times.len() as f64 / span().as_secs_f64();
+        let a_second = |times: &[Duration]| times.len() as f64 / span.as_secs_f64();
         Ok(Figures {
             gbit_s,
             requests_s: a_second(&requests),
@@ -80,8 +81,11 @@ fn p99_us(mut times: Vec<Duration>) -> f64 {
     times.get(times.len() * 99 / 100).map_or(0.0, |time| time.as_secs_f64() * 1e6)
 }
 
-fn connect_ask_close(connect: impl Fn() -> std::io::Result<TcpStream>) -> std::io::Result<Vec<Duration>> {
-    let (span, started, mut times, mut byte) = (span(), Instant::now(), Vec::new(), [1]);
+fn connect_ask_close(
+    connect: impl Fn() -> std::io::Result<TcpStream>,
+    span: Duration,
+) -> std::io::Result<Vec<Duration>> {
+    let (started, mut times, mut byte) = (Instant::now(), Vec::new(), [1]);
     while started.elapsed() < span {
         let began = Instant::now();
         let mut stream = connect()?;

@@ -164,7 +164,8 @@ pub(crate) struct AgentOptions {
     /// ipfix+tcp://HOST (or udp), elasticsearch+https://HOST/INDEX?credentials=FILE&ca=FILE (or http; or opensearch), otlp+https://HOST (or http),
     /// amqps://HOST/VHOST?exchange=NAME (or amqp), kafka+tls://HOST,HOST/TOPIC?credentials=FILE&ca=FILE (or kafka); where podnet was built with the feature
     /// parquet also parquet:///DIRECTORY?bytes=BYTES&seconds=SECONDS and s3+https://HOST/BUCKET/PREFIX?region=REGION&credentials=FILE&seconds=SECONDS (or
-    /// http); may be given several times
+    /// http); with buffer=disk behind ? (stdout:?buffer=disk) records are on disk before they are sent, as many as may wait there, so that an agent that is
+    /// killed does not lose them; may be given several times
     #[arg(long, env = "PODNET_FLOW_COLLECTORS", value_name = "URL", value_delimiter = ' ')]
     pub(crate) flow_collector: Vec<podnet_agent::flows::Target>,
     /// How many bytes of records may wait on disk for each collector while it is away; the oldest go first, and the collector is told how many

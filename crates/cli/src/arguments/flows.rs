@@ -27,7 +27,8 @@ pub(crate) struct FlowsOptions {
     #[arg(long)]
     pub(crate) pod_to_pod: bool,
     /// Who began it: pod/NAMESPACE/NAME, namespace/NAME, label/KEY=VALUE, pods/NAMESPACE/KEY=VALUE,KEY=VALUE (all of these labels),
-    /// service/NAMESPACE/NAME (pods with the labels that it selects), workload/NAMESPACE/NAME, node/NAME, world, an address or a range; of several one
+    /// service/NAMESPACE/NAME (pods with the labels that it selects), workload/NAMESPACE/NAME, or workload/NAMESPACE/KIND/NAME where other kinds have one
+    /// of that name, node/NAME, world, an address or a range; of several one
     #[arg(long, value_name = "PLACE")]
     pub(crate) from: Vec<Place>,
     /// Who was asked: as --from, where service/NAMESPACE/NAME is the Service that was asked

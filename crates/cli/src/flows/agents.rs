@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use kube::{
     api::{ListParams, ObjectList},
 };
 use podnet_client::connect;
-use podnet_flow::{Ahead, Item, Numbered, RecordId};
+use podnet_flow::{Ahead, Item, Numbered, RecordId, jsonl::Reader};
 use podnet_kernel::{netlink::RtSocket, pod_interface::AGENT_V6, route};
 use tokio::sync::mpsc;
 
@@ -37,6 +38,8 @@ pub(super) struct Agent {
     client: Client,
     /// What it told last.
     last: Option<RecordId>,
+    /// What reads its lines, and those of all others: they tell of the same pods.
+    lines: Arc<Mutex<Reader>>,
 }
 
 /// What comes of asking.
@@ -64,9 +67,14 @@ pub(super) enum Heard {
         /// What of it cannot be read.
         why: String,
     },
-    /// It tells on, of another recording: its agent began anew.
-    Anew(String),
-    /// It records since later than what is asked for.
+    /// It tells on, of another recording: its agent began anew, and goes on with what was counted.
+    Anew {
+        /// Which one.
+        agent: String,
+        /// What the earlier agent had to tell was heard to its end. Else that took with it what it had read and did not tell here.
+        heard_all: bool,
+    },
+    /// It records since later than what is asked for, or than what it told before, and goes on with nothing.
     Begun {
         /// Which one.
         agent: String,
@@ -75,18 +83,31 @@ pub(super) enum Heard {
     },
 }
 
+/// What was heard of an agent, over all connections to it.
+#[derive(Default)]
+struct Course {
+    /// The last item's id.
+    last: Option<RecordId>,
+    /// The recording of that item was heard to its end.
+    is_whole: bool,
+    /// It was told that the agent does not answer.
+    is_lost: bool,
+    /// Of which recording it was told that it goes on with nothing.
+    begun: Option<u64>,
+}
+
 /// All agents that are to be asked.
 pub(super) async fn find(options: &FlowsOptions) -> Result<Vec<Agent>, Failure> {
     let kubeconfig = kubeconfig(options.kubeconfig.as_deref());
     let addresses = addresses(options, kubeconfig.is_none()).await?;
     let agents = connect::Agents::known_to(kubeconfig.as_deref()).await.doing(|| "cannot ask agents".into())?;
-    let mut found = Vec::new();
+    let (mut found, lines) = (Vec::new(), Arc::default());
     for Found { node, ip, is_gateway } in addresses {
         let address = SocketAddr::new(ip, options.agent_port);
         // All nodes' pods have the same gateway, which no certificate is of.
         let client = agents.at(address, is_gateway.then(|| node.clone()));
         let client = client.doing(|| format!("cannot ask the agent at {address}"))?;
-        found.push(Agent { name: node, client, last: None });
+        found.push(Agent { name: node, client, last: None, lines: Arc::clone(&lines) });
     }
     Ok(found)
 }
@@ -205,14 +226,14 @@ pub(crate) fn escaped(text: &str) -> String {
 impl Agent {
     /// Tells what the agent tells behind what it told last, until it ends; where somebody follows, again and again. The agent, to be listened to again.
     pub(super) async fn listen(mut self, path: String, follow: bool, to: mpsc::Sender<Heard>) -> Self {
-        let (mut is_lost, mut last) = (false, self.last.take());
+        let mut course = Course { last: self.last.take(), ..Course::default() };
         loop {
-            let why = match self.once(&path, &mut last, &mut is_lost, &to).await {
+            let why = match self.once(&path, &mut course, &to).await {
                 Ok(()) if !follow => break,
                 Ok(()) => "it ended".to_owned(),
                 Err(why) => why,
             };
-            if !std::mem::replace(&mut is_lost, true)
+            if !std::mem::replace(&mut course.is_lost, true)
                 && to.send(Heard::Lost { agent: self.name.clone(), why }).await.is_err()
             {
                 break;
@@ -222,17 +243,12 @@ impl Agent {
             }
             tokio::time::sleep(AGAIN).await;
         }
-        Self { last, ..self }
+        Self { last: course.last, ..self }
     }
 
-    /// Asks once, for what comes behind the `last` that was heard.
-    async fn once(
-        &self,
-        path: &str,
-        last: &mut Option<RecordId>,
-        is_lost: &mut bool,
-        to: &mpsc::Sender<Heard>,
-    ) -> Result<(), String> {
+    /// Asks once, for what comes behind the last item that was heard.
+    async fn once(&self, path: &str, course: &mut Course, to: &mpsc::Sender<Heard>) -> Result<(), String> {
+        let Course { last, is_whole, is_lost, begun } = course;
         let after = last.as_ref().map(|last| format!("&after={}", escaped(&last.to_string()))).unwrap_or_default();
         let request = Request::get(format!("{path}{after}")).body(Vec::new()).map_err(|error| error.to_string())?;
         let asked = tokio::time::timeout(SILENCE, self.client.request_stream(request)).await;
@@ -241,19 +257,28 @@ impl Agent {
             // Whoever does not listen any more is noticed below.
             let _ = to.send(Heard::Back { agent: self.name.clone(), resumes: last.is_some() }).await;
         }
+        let mut has_told = false;
         loop {
             let line = tokio::time::timeout(SILENCE, lines.next()).await.map_err(|_| "it says nothing".to_owned())?;
-            let Some(line) = line else { return Ok(()) };
+            let Some(line) = line else {
+                // An agent ends the stream of who follows only once all of its recording is told. A stream without items may be of another recording.
+                *is_whole |= has_told;
+                return Ok(());
+            };
             let line = line.map_err(|error| error.to_string())?;
             if line.is_empty() {
                 continue;
             }
-            let (record, heard) = match Numbered::from_json(&line) {
+            let read = self.lines.lock().unwrap_or_else(PoisonError::into_inner).read(&line);
+            let (record, heard) = match read {
                 Ok(Numbered { record, item }) => (record, Heard::Item(item)),
                 Err(error) => {
                     if let Some(Ahead::Begun { record }) = Ahead::from_json(&line) {
-                        // No item, behind which the next ones could be asked for. Whoever does not listen any more is noticed below.
-                        let _ = to.send(Heard::Begun { agent: self.name.clone(), at: record.began() }).await;
+                        // No item, behind which the next ones could be asked for: asked again before there is one, it says so again. Whoever does not
+                        // listen any more is noticed below.
+                        if begun.replace(record.epoch) != Some(record.epoch) {
+                            let _ = to.send(Heard::Begun { agent: self.name.clone(), at: record.began() }).await;
+                        }
                         continue;
                     }
                     // Asked again it would say it again.
@@ -261,10 +286,10 @@ impl Agent {
                     (record, Heard::Unread { agent: self.name.clone(), why: error.to_string() })
                 }
             };
-            if last.as_ref().is_some_and(|last| last.epoch != record.epoch) {
-                let _ = to.send(Heard::Anew(self.name.clone())).await;
+            if last.as_ref().is_some_and(|last| last.epoch != record.epoch) && *begun != Some(record.epoch) {
+                let _ = to.send(Heard::Anew { agent: self.name.clone(), heard_all: *is_whole }).await;
             }
-            *last = Some(record);
+            (*last, *is_whole, has_told) = (Some(record), false, true);
             if to.send(heard).await.is_err() {
                 return Ok(());
             }
@@ -278,121 +303,4 @@ fn told(error: &kube::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        convert::Infallible,
-        sync::{
-            Arc, Mutex,
-            atomic::{AtomicUsize, Ordering},
-        },
-    };
-
-    use clap::Parser;
-    use http::{Request, Response};
-    use kube::{Client, client::Body};
-    use podnet_flow::{Item, RecordId};
-    use serde_json::json;
-    use tokio::sync::mpsc;
-
-    use super::{Agent, Heard, nodes};
-    use crate::arguments::{Arguments, Command};
-
-    /// An API server that answers with these, one after the other, and a list where that is 200.
-    fn api_server(answers: &'static [u16]) -> Client {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let service = tower::service_fn(move |_: Request<Body>| {
-            let code = answers[asked.fetch_add(1, Ordering::SeqCst)];
-            let body = match code {
-                200 => json!({"metadata": {}, "items": [{"metadata": {"name": "node1"}}]}),
-                _ => json!({"status": "Failure", "message": "no", "code": code}),
-            };
-            let response = Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).unwrap();
-            async { Ok::<_, Infallible>(response) }
-        });
-        Client::new(service, "default")
-    }
-
-    #[tokio::test]
-    async fn who_may_not_list_nodes_is_told_apart_from_an_api_server_that_fails_which_a_follower_asks_again() {
-        assert!(nodes(api_server(&[403]), true).await.unwrap().is_none());
-        assert!(nodes(api_server(&[500]), false).await.is_err());
-        let found = nodes(api_server(&[500, 200]), true).await.unwrap().unwrap();
-        assert_eq!(found.items.len(), 1);
-    }
-
-    #[tokio::test]
-    async fn what_is_said_ahead_and_what_a_newer_agent_tells_is_gone_on_behind() {
-        let lines = [
-            json!({"record": "node1/1000000/0", "type": "begun"}),
-            json!({"record": "node1/1/7", "type": "omen", "of": "rain"}),
-            json!({
-                "record": "node1/1/8", "type": "gap", "start": "1970-01-01T00:00:00Z", "end": "1970-01-01T00:00:00Z",
-                "node": "node1", "at": "kernel", "packets": 1, "bytes": 0, "flows": 0,
-            }),
-        ]
-        .map(|line| format!("{line}\n"))
-        .concat();
-        let service = tower::service_fn(move |_: Request<Body>| {
-            let response = Response::new(Body::from(lines.clone().into_bytes()));
-            async { Ok::<_, Infallible>(response) }
-        });
-        let agent = Agent { name: "node1".to_owned(), client: Client::new(service, "default"), last: None };
-        let (to, mut heard) = mpsc::channel(3);
-        let mut last = None;
-        agent.once("/flows", &mut last, &mut false, &to).await.unwrap();
-        let began = heard.recv().await;
-        assert!(matches!(began, Some(Heard::Begun { at: Some(at), .. }) if at.as_second() == 1));
-        assert!(matches!(heard.recv().await, Some(Heard::Unread { agent, .. }) if agent == "node1"));
-        assert!(matches!(heard.recv().await, Some(Heard::Item(Item::Gap(_)))));
-        assert_eq!(last, Some("node1/1/8".parse::<RecordId>().unwrap()));
-    }
-
-    #[test]
-    fn an_agent_is_asked_for_what_is_wanted() {
-        let line = "podnet flows --follow --since 5m --pod-to-pod --from label/app=web --port 80 --not protocol=udp \
-                    --verdict dropped --cause no-route --not cause=hop-limit";
-        let Command::Flows(options) = Arguments::parse_from(line.split_whitespace()).command else {
-            panic!("not flows")
-        };
-        assert_eq!(
-            super::path(&options, true),
-            "/flows?since=300&follow=true&ends=true&pod-to-pod=true&is=from%3Dlabel%2Fapp%3Dweb&is=port%3D80&not=protocol%3DUDP"
-        );
-        let outcome = options.outcome();
-        assert_eq!(
-            outcome.wanted.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            ["verdict=dropped", "cause=no-route"]
-        );
-        assert_eq!(outcome.unwanted.iter().map(ToString::to_string).collect::<Vec<_>>(), ["cause=hop-limit"]);
-        let line = "podnet flows --last 3 --follow";
-        let Command::Flows(options) = Arguments::parse_from(line.split_whitespace()).command else {
-            panic!("not flows")
-        };
-        assert_eq!(
-            [false, true].map(|follow| super::path(&options, follow)),
-            ["/flows?ends=true", "/flows?follow=true&ends=true"]
-        );
-    }
-
-    #[tokio::test]
-    async fn who_has_heard_the_last_ones_follows_behind_them() {
-        let line = json!({
-            "record": "node1/1/8", "type": "gap", "start": "1970-01-01T00:00:00Z", "end": "1970-01-01T00:00:00Z",
-            "node": "node1", "at": "kernel", "packets": 1, "bytes": 0, "flows": 0,
-        })
-        .to_string();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let paths = Arc::clone(&asked);
-        let service = tower::service_fn(move |request: Request<Body>| {
-            paths.lock().unwrap().push(request.uri().to_string());
-            let response = Response::new(Body::from(format!("{line}\n").into_bytes()));
-            async { Ok::<_, Infallible>(response) }
-        });
-        let mut agent = Agent { name: "node1".to_owned(), client: Client::new(service, "default"), last: None };
-        let (to, _heard) = mpsc::channel(2);
-        for path in ["/flows?a", "/flows?b"] {
-            agent = agent.listen(path.to_owned(), false, to.clone()).await;
-        }
-        assert_eq!(*asked.lock().unwrap(), ["/flows?a", "/flows?b&after=node1%2F1%2F8"]);
-    }
-}
+mod tests;

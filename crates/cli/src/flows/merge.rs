@@ -24,6 +24,8 @@ const SOON: SignedDuration = SignedDuration::from_millis(400);
 const ASKED: SignedDuration = SignedDuration::from_secs(4);
 /// So long it is remembered what a destination's node told of a flow that is over: longer than the end of one of UDP is waited for (60 s).
 const REMEMBERED: SignedDuration = SignedDuration::from_mins(3);
+/// What is remembered for longer is forgotten that often: each time all of it is looked through.
+const FORGETTING: SignedDuration = SignedDuration::from_secs(10);
 /// An agent that begins anew tells what it had not told; one that is silent for longer is taken for lost.
 const SILENT: SignedDuration = SignedDuration::from_secs(15);
 /// So many are held at most.
@@ -42,6 +44,8 @@ pub(super) struct Merge {
     destinations: Destinations,
     /// So many of these are kept.
     most: usize,
+    /// When it was last looked which of these are over for long.
+    forgot: Timestamp,
     /// How many came since when, no longer ago than they are waited for; and that it was told that they are too many.
     came: (Timestamp, usize),
     is_told: bool,
@@ -61,6 +65,7 @@ impl Merge {
             ends_only,
             destinations: Destinations::new(HELD),
             most: HELD,
+            forgot: Timestamp::MIN,
             came: (Timestamp::MIN, 0),
             is_told: false,
             is_unread: false,
@@ -94,8 +99,13 @@ impl Merge {
                 self.gone.remove(&agent);
                 None
             }
-            Heard::Anew(agent) => {
-                eprintln!("podnet: {agent} began to record anew; what ended while it did not record is missing");
+            Heard::Anew { agent, heard_all } => {
+                let missing = if heard_all {
+                    ""
+                } else {
+                    "; what ended before that and was not heard here may be missing, of which a gap tells the last seconds at most"
+                };
+                eprintln!("podnet: {agent} began to record anew and goes on with what was counted{missing}");
                 None
             }
             Heard::Begun { agent, at } => {
@@ -234,7 +244,10 @@ impl Merge {
 
     /// Forgets what was told of flows that are over for long.
     pub(super) fn forget(&mut self, now: Timestamp) {
-        self.destinations.forget(now.checked_sub(REMEMBERED).unwrap_or(now));
+        if now.duration_since(self.forgot).abs() >= FORGETTING {
+            self.forgot = now;
+            self.destinations.forget(now.checked_sub(REMEMBERED).unwrap_or(now));
+        }
     }
 
     /// All that was heard, in the order of time: of each flow its last record, and of these the last `number`.

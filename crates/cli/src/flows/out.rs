@@ -8,6 +8,7 @@ use std::{
 use podnet_agent::flows::Lines;
 use podnet_flow::{
     Item,
+    jsonl::Writer,
     output::{Form, heading, line},
 };
 
@@ -17,6 +18,7 @@ pub(super) struct Out {
     form: Form,
     to: To,
     name: String,
+    lines: Writer,
 }
 
 enum To {
@@ -41,24 +43,31 @@ impl Out {
                 (To::File(lines), name, is_begun)
             }
         };
-        let mut out = Self { form, to, name };
+        let mut out = Self { form, to, name, lines: Writer::default() };
         if let Some(heading) = heading(form).filter(|_| !is_begun) {
-            out.put(&[heading])?;
+            out.put(format!("{heading}\n").as_bytes())?;
         }
         Ok(out)
     }
 
     pub(super) fn write(&mut self, items: &[Item]) -> Result<(), Failure> {
-        let lines: Vec<String> = items.iter().map(|item| line(self.form, item)).collect();
-        if lines.is_empty() { Ok(()) } else { self.put(&lines) }
+        let mut text = Vec::new();
+        for item in items {
+            if self.form == Form::JsonLines {
+                self.lines.add(&mut text, None, item);
+            } else {
+                text.extend_from_slice(line(self.form, item).as_bytes());
+                text.push(b'\n');
+            }
+        }
+        if text.is_empty() { Ok(()) } else { self.put(&text) }
     }
 
-    fn put(&mut self, lines: &[String]) -> Result<(), Failure> {
-        let mut text = lines.join("\n");
-        text.push('\n');
+    /// Lines, each with its end.
+    fn put(&mut self, text: &[u8]) -> Result<(), Failure> {
         let written = match &mut self.to {
-            To::Output(output) => output.write_all(text.as_bytes()).and_then(|()| output.flush()),
-            To::File(file) => file.add(text.as_bytes()).map_err(|short| short.error),
+            To::Output(output) => output.write_all(text).and_then(|()| output.flush()),
+            To::File(file) => file.add(text).map_err(|short| short.error),
         };
         match written {
             // Who reads this has seen enough.

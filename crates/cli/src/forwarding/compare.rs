@@ -30,11 +30,10 @@ const MENDED: &str = "agents mend such things within a second: is it running? po
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Remark {
     pub(super) node: NodeName,
-    /// Inside of whom it is.
-    pub(super) pod: Option<PodKey>,
+    /// What nobody mends comes last of a node.
+    mender: Mender,
     /// In words.
     pub(super) what: String,
-    mender: Mender,
 }
 
 /// Who mends what differs.
@@ -48,8 +47,8 @@ enum Mender {
     Kernel,
     /// The node's agent, unless it is told not to: whoever keeps the host's firewall then.
     Firewall,
-    /// Nobody: it is inside of a pod.
-    Nobody,
+    /// Nobody: it is inside of this pod.
+    Nobody(PodKey),
 }
 
 /// What is wrong on a node, in words, and who mends it.
@@ -57,22 +56,17 @@ type Fault = (String, Mender);
 
 impl Remark {
     fn on(node: &NodeName, (what, mender): Fault) -> Self {
-        Self { node: node.clone(), pod: None, what, mender }
+        Self { node: node.clone(), mender, what }
     }
 
     fn inside(node: &NodeName, pod: &PodKey, what: String) -> Self {
-        Self { node: node.clone(), pod: Some(pod.clone()), what, mender: Mender::Nobody }
+        Self { node: node.clone(), mender: Mender::Nobody(pod.clone()), what }
     }
 
     /// What to do about it.
     pub(super) fn remedy(&self) -> String {
-        if let Some(PodKey { namespace, name, .. }) = &self.pod {
-            return format!(
-                "agents mend nothing inside of a pod: who changed it there? A new pod is whole: kubectl delete pod {name} -n {namespace}"
-            );
-        }
         match &self.mender {
-            Mender::Agent | Mender::Nobody => MENDED.to_owned(),
+            Mender::Agent => MENDED.to_owned(),
             Mender::Underlay(device) => format!(
                 "agents leave the underlay's device as it is: ip link set {device} up on that node, where it is there"
             ),
@@ -81,6 +75,9 @@ impl Remark {
                 "an agent lets pods' packets pass there, unless it has --iptables-forward-rules=false: then accept them in that chain yourself"
                     .to_owned()
             }
+            Mender::Nobody(PodKey { namespace, name }) => format!(
+                "agents mend nothing inside of a pod: who changed it there? A new pod is whole: kubectl delete pod {name} -n {namespace}"
+            ),
         }
     }
 
@@ -90,7 +87,7 @@ impl Remark {
             Mender::Underlay(_) | Mender::Kernel | Mender::Firewall => 0,
             Mender::Agent => 1,
             // What is not mended by itself in a pod is said where nothing else is wrong.
-            Mender::Nobody => 2,
+            Mender::Nobody(_) => 2,
         }
     }
 }

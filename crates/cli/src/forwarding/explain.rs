@@ -90,9 +90,10 @@ fn own_network(state: &State, pod: &Pod, spec: &api::PodSpec, node: &NodeName, l
     for addr in pod.addrs.iter().map(|addr| addr.0) {
         interface(planned, addr).into_iter().for_each(|body| line("interface", body));
         line("address", address(state, pod, addr));
-        within(state, &pod.key, addr, node).into_iter().for_each(|body| line("inside", body));
+        let sent = outward(state, &pod.key, addr).ok();
+        within(state, sent.as_ref(), addr, node).into_iter().for_each(|body| line("inside", body));
         routes(state, planned, &pod.key, addr).into_iter().for_each(|body| line("route", body));
-        line("rule", sender(state, &pod.key, addr));
+        line("rule", sender(sent.as_ref(), addr));
         let pool = state.cluster.pool_of(addr);
         match pool.filter(|pool| pool.nat_outgoing) {
             Some(pool) => line(
@@ -107,9 +108,8 @@ fn own_network(state: &State, pod: &Pod, spec: &api::PodSpec, node: &NodeName, l
 }
 
 /// Who may send with its address, as its node asks where it is known how the pod is joined to it.
-fn sender(state: &State, pod: &PodKey, addr: IpAddr) -> String {
-    let sent = outward(state, pod, addr).ok();
-    let mut hops = sent.iter().flat_map(|sent| &sent.paths).flat_map(|path| &path.hops);
+fn sender(sent: Option<&Trace>, addr: IpAddr) -> String {
+    let mut hops = sent.into_iter().flat_map(|sent| &sent.paths).flat_map(|path| &path.hops);
     let received = hops.find(|hop| hop.kind == Kind::Received).and_then(|hop| hop.rule.clone());
     received.unwrap_or_else(|| format!("what comes from it must have the source {addr}"))
 }
@@ -128,9 +128,8 @@ fn interface(planned: Option<&Planned>, addr: IpAddr) -> Option<String> {
 }
 
 /// What the pod's own network has: the route by plan, and neighbours where its namespace is on this machine.
-fn within(state: &State, pod: &PodKey, addr: IpAddr, node: &NodeName) -> Vec<String> {
-    let sent = outward(state, pod, addr).ok();
-    let first = sent.as_ref().and_then(|sent| sent.paths.first()?.hops.first());
+fn within(state: &State, sent: Option<&Trace>, addr: IpAddr, node: &NodeName) -> Vec<String> {
+    let first = sent.and_then(|sent| sent.paths.first()?.hops.first());
     let mut all: Vec<String> = first.and_then(|hop| hop.rule.clone()).into_iter().collect();
     let netns = Some(addr).filter(|_| state.here.contains_key(node)).and_then(inside::namespace_of);
     let neighbours = netns.and_then(|path| {

@@ -45,11 +45,8 @@ impl Told<'_> {
             None => self.write_ways(&mut text),
         }
         if let Some(compared) = self.compared {
-            for one in compared.differences() {
-                let _ = writeln!(text, "{}", differs(one));
-            }
-            let mut left_out = compared.lines().peekable();
-            if compared.differences().next().is_none() && left_out.peek().is_none() {
+            let mut remarks = remarks(compared).peekable();
+            if remarks.peek().is_none() {
                 text.push_str("the kernels have it so");
                 text.push_str(if self.is_by_underlay() {
                     " (the underlay's own routes are not compared)\n"
@@ -57,7 +54,7 @@ impl Told<'_> {
                     "\n"
                 });
             }
-            left_out.for_each(|line| {
+            remarks.for_each(|line| {
                 let _ = writeln!(text, "{line}");
             });
         }

@@ -8,7 +8,7 @@ use podnet_testnet::vm;
 /// does not run.
 const MENDED: Duration = Duration::from_secs(1);
 const MOSTLY: Duration = Duration::from_secs(5);
-/// Where this is set in the environment nothing else uses the machine: most tries have to be within [`MENDED`], too.
+/// Where this is set in the environment (`make mending`) nothing else uses the machine: most tries have to be within [`MENDED`], too.
 const ALONE: &str = "PODNET_TEST_ALONE";
 /// So often it is tried at most.
 const TRIES: usize = 11;

@@ -69,7 +69,7 @@ impl Watched for Node {
 
 impl Watched for Pod {
     fn present(&self) -> Result<Change, Invalid> {
-        model::Pod::try_from(&self.object).map(|pod| Change::Pod(pod.key.clone(), Some(pod)))
+        model::Pod::try_from(self).map(|pod| Change::Pod(pod.key.clone(), Some(pod)))
     }
 
     fn gone(&self) -> Option<Change> {

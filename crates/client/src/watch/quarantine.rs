@@ -1,7 +1,7 @@
 //! How many objects cannot be taken as they are, for metrics.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt::Write as _,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -56,11 +56,14 @@ impl Cell {
         } else {
             self.inside.insert(object.clone());
         }
-        self.counts.differ(&self.kind, before, self.inside.len());
+        // Nearly always it is as before, of each object of a cluster.
+        if self.inside.len() != before {
+            self.counts.differ(&self.kind, before, self.inside.len());
+        }
     }
 
     /// These alone are there.
-    pub(super) fn listed(&mut self, there: &BTreeSet<Removal>) {
+    pub(super) fn listed(&mut self, there: &HashSet<Removal>) {
         let before = self.inside.len();
         self.inside.retain(|object| there.contains(object));
         self.counts.differ(&self.kind, before, self.inside.len());
@@ -89,7 +92,7 @@ mod tests {
         one.seen(&node("a"), true);
         one.seen(&node("d"), true);
         is(2);
-        one.listed(&BTreeSet::from([node("a")]));
+        one.listed(&HashSet::from([node("a")]));
         is(1);
     }
 }

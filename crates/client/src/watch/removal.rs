@@ -6,7 +6,7 @@ use podnet_model::{BlockCidr, Change, NodeName, PodKey, PoolName, ServiceKey, Sl
 
 /// An object that can be removed, by its kind and key. Much smaller than the change that removes it: there is one for each object of
 /// the cluster.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Removal {
     Node(NodeName),
     Pod(PodKey),

@@ -1,4 +1,4 @@
-use std::{sync::Mutex, time::Duration};
+use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
 use http::{Request, Response};
 use kube::client::Body;
@@ -141,6 +141,93 @@ async fn slices_of_other_clusters_are_nobody_s_here_and_not_wrong() {
     let told = told_of_slices(items, quarantine.clone()).await;
     assert!(matches!(&told[..], [Change::Slice(key, Some(_))] if &*key.name == "both"), "{told:?}");
     assert!(quarantine.metrics().contains("{kind=\"EndpointSlice\"} 1\n"), "{}", quarantine.metrics());
+}
+
+/// The next Service that is told of, and how many ports it has; none where it is gone.
+async fn next_service(updates: &mut mpsc::Receiver<Update>) -> (String, Option<usize>) {
+    match timeout(Duration::from_secs(60), updates.recv()).await.expect("an update") {
+        Some(Update::Change(Change::Service(key, service))) => {
+            (key.name.to_string(), service.map(|service| service.ports.len()))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The next event: the object that it is about with its version, and what it says.
+async fn next_event(events: &mut mpsc::Receiver<Value>) -> (String, String) {
+    let event = timeout(Duration::from_secs(60), events.recv()).await.expect("an event").unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let about = &event["involvedObject"];
+    (format!("{} {}", text(&about["name"]), text(&about["resourceVersion"])), text(&event["message"]))
+}
+
+#[tokio::test]
+async fn a_wrong_service_is_left_out_alone_and_of_a_partly_wrong_one_a_part_until_they_are_mended() {
+    let service = |name: &str, version: u8, ports: &[u16]| {
+        let ports: Vec<Value> = ports.iter().map(|port| json!({"port": port})).collect();
+        let metadata = json!({"name": name, "namespace": "shop", "uid": name, "resourceVersion": version.to_string()});
+        json!({"metadata": metadata, "spec": {"clusterIPs": ["10.96.0.1"], "ports": ports}})
+    };
+    let items = [service("good", 1, &[80]), service("partly", 2, &[80, 0]), service("wrong", 3, &[0])];
+    let list = json!({"kind": "ServiceList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"}, "items": items});
+    let (news, heard) = mpsc::channel::<String>(1);
+    let heard = Arc::new(tokio::sync::Mutex::new(heard));
+    let (sent, mut events) = mpsc::channel::<Value>(8);
+    let server = tower::service_fn(move |request: Request<Body>| {
+        let (list, heard, sent) = (list.to_string(), heard.clone(), sent.clone());
+        async move {
+            let text = if request.method() == http::Method::POST {
+                let event = request.into_body().collect_bytes().await.unwrap();
+                sent.send(serde_json::from_slice(&event).unwrap()).await.unwrap();
+                event.to_vec()
+            } else if request.uri().query().is_some_and(|query| query.contains("watch=true")) {
+                // Each watch tells one thing, and ends.
+                let news = heard.lock().await.recv().await;
+                let Some(news) = news else { return std::future::pending().await };
+                news.into_bytes()
+            } else {
+                list.into_bytes()
+            };
+            Response::builder().status(200).body(Body::from(text))
+        }
+    });
+    let (client, quarantine) = (Client::new(server, "default"), Quarantine::default());
+    let complaints = Some(Complaints::new(client.clone(), "node1".into()));
+    let interest = Interest { services: true, quarantine: quarantine.clone(), complaints, ..Interest::default() };
+    let mut updates = watch(client, interest);
+    let assert_counted = |count: usize| {
+        let line = format!("{{kind=\"Service\"}} {count}\n");
+        assert!(quarantine.metrics().contains(&line), "{}", quarantine.metrics());
+    };
+
+    for name in ["good", "partly"] {
+        assert_eq!(next_service(&mut updates).await, (name.to_owned(), Some(1)));
+    }
+    assert_eq!(updates.recv().await, Some(Update::Synced), "of the wrong one nothing is told");
+    assert_counted(2);
+    let mut told = [next_event(&mut events).await, next_event(&mut events).await];
+    told.sort();
+    let [(partly, of_part), (wrong, of_whole)] = &told;
+    assert_eq!([partly, wrong], ["partly 2", "wrong 3"]);
+    assert!(of_part.contains("spec.ports[1].port is \"0\"") && of_part.ends_with("the rest counts"), "{of_part}");
+    assert!(of_whole.contains("spec.ports[0].port is \"0\"") && of_whole.contains("object ignored"), "{of_whole}");
+
+    // The same fault of a later version is not told again, and one that comes back is.
+    for (name, version, ports, told, count) in [
+        ("partly", 6, &[80, 0][..], Some(1), 2),
+        ("wrong", 7, &[80], Some(1), 1),
+        ("partly", 8, &[80, 81], Some(2), 0),
+        ("partly", 9, &[80, 0], Some(1), 1),
+        ("good", 10, &[0], None, 2),
+        ("good", 11, &[80], Some(1), 1),
+    ] {
+        let object = service(name, version, ports);
+        news.send(format!("{{\"type\":\"MODIFIED\",\"object\":{object}}}\n")).await.unwrap();
+        assert_eq!(next_service(&mut updates).await, (name.to_owned(), told), "{version}");
+        assert_counted(count);
+    }
+    let told = [next_event(&mut events).await.0, next_event(&mut events).await.0];
+    assert_eq!(told, ["partly 9", "good 10"]);
 }
 
 #[tokio::test]

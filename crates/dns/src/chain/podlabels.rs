@@ -91,7 +91,8 @@ impl PodLabels {
         }
     }
 
-    fn join(&mut self, others: &Self) {
+    /// From here on the others are among them, too.
+    pub fn join(&mut self, others: &Self) {
         match (self, others) {
             (Self::These(keys), Self::These(others)) => keys.extend(others.iter().cloned()),
             (all, Self::All) => *all = Self::All,
@@ -144,6 +145,19 @@ mod tests {
             // Nobody tells them, or knows pods.
             assert_eq!(with(kubernetes), these(&[]), "{line}");
             assert_eq!(with("metadata\nkubernetes cluster.local"), these(&[]), "{line}");
+        }
+    }
+
+    #[test]
+    fn labels_that_are_joined_are_all_that_are_among_either() {
+        for (these, others, joined) in [
+            (these(&["a", "b"]), these(&["b", "c"]), these(&["a", "b", "c"])),
+            (PodLabels::All, these(&["a"]), PodLabels::All),
+            (these(&["a"]), PodLabels::All, PodLabels::All),
+        ] {
+            let mut labels = these.clone();
+            labels.join(&others);
+            assert_eq!(labels, joined, "{these:?} {others:?}");
         }
     }
 

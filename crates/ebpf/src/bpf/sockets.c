@@ -23,6 +23,8 @@
 #define CLIENTS 32768
 // Of connected sockets of UDP that are found when their backend goes; those beyond are counted (`unfollowed`).
 #define CONNECTED_UDP 65536
+// Of refusals that are counted apart; those beyond are counted together.
+#define REFUSED 16384
 #define SECOND 1000000000ULL
 // <linux/socket.h>
 #define AF_INET6 10
@@ -34,6 +36,10 @@
 #define ECONNREFUSED 111
 // Instead of an error: there is no such frontend.
 #define NO_FRONTEND -1
+
+// Elements of `recording`: whether refusals are counted; how many found no room in `refused`.
+#define IS_WANTED 0
+#define WITHOUT_ROOM 1
 
 struct frontend {
     // Its backends: slots of that list.
@@ -62,6 +68,22 @@ struct stay {
     struct choice choice;
     // When it was last used, in ns of `now`.
     __u64 used;
+};
+
+// Who was refused what. The port is the socket's own, in the machine's order; 0 where it has none yet, as one of TCP that is to be connected.
+struct asker {
+    __u64 netns;
+    struct place to;
+    __u32 port;
+};
+
+// How often, and with which error the last time. Times are in ns of `now`.
+struct refusal {
+    __u64 first;
+    __u64 last;
+    __u64 count;
+    __u32 error;
+    __u32 unused;
 };
 
 // The namespace of the node itself: only there the loopback's addresses are the node's.
@@ -116,6 +138,22 @@ struct {
     __type(key, __u32);
     __type(value, __u64);
 } unfollowed SEC(".maps");
+
+// What pods were refused while somebody records flows: no packet of it is ever sent, so that nobody else can tell.
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, REFUSED);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, struct asker);
+    __type(value, struct refusal);
+} refused SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 2);
+    __type(key, __u32);
+    __type(value, __u64);
+} recording SEC(".maps");
 
 static __always_inline int same(const struct place *one, const struct place *other)
 {
@@ -306,8 +344,44 @@ static __always_inline int find(struct bpf_sock_addr *ctx, const struct place *t
     return ECONNREFUSED;
 }
 
-static __always_inline int refuse(int error)
+// Counts a refusal, where that is wanted. What processes of the node itself are refused is no pod's. Not inlined: room on the stack is scarce
+// where it is called.
+static __attribute__((noinline)) int note(struct bpf_sock_addr *ctx, const struct place *to, int error)
 {
+    __u32 element = IS_WANTED;
+    __u64 *wanted = bpf_map_lookup_elem(&recording, &element);
+    if (!wanted || !*wanted)
+        return 0;
+    struct asker asker = {.netns = bpf_get_netns_cookie(ctx), .to = *to, .port = 0};
+    __u32 first = 0;
+    struct settings *known = bpf_map_lookup_elem(&settings, &first);
+    if (known && known->node == asker.netns)
+        return 0;
+    if (ctx->sk)
+        asker.port = ctx->sk->src_port;
+    __u64 now = bpf_ktime_get_coarse_ns();
+    struct refusal *refusal = bpf_map_lookup_elem(&refused, &asker);
+    if (!refusal) {
+        struct refusal begun = {.first = now, .last = now, .count = 0, .error = error, .unused = 0};
+        bpf_map_update_elem(&refused, &asker, &begun, BPF_NOEXIST);
+        refusal = bpf_map_lookup_elem(&refused, &asker);
+    }
+    if (!refusal) {
+        element = WITHOUT_ROOM;
+        __u64 *lost = bpf_map_lookup_elem(&recording, &element);
+        if (lost)
+            __sync_fetch_and_add(lost, 1);
+        return 0;
+    }
+    __sync_fetch_and_add(&refusal->count, 1);
+    refusal->last = now;
+    refusal->error = error;
+    return 0;
+}
+
+static __always_inline int refuse(struct bpf_sock_addr *ctx, const struct place *to, int error)
+{
+    note(ctx, to, error);
     bpf_set_retval(-error);
     return 0;
 }
@@ -336,7 +410,7 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, struct place *to)
         return 1;
     }
     if (refusal)
-        return refuse(refusal);
+        return refuse(ctx, to, refusal);
     if (ctx->sk) {
         struct talk *kept = bpf_sk_storage_get(&connected, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
         long failed = !kept;
@@ -413,7 +487,7 @@ static __always_inline int send(struct bpf_sock_addr *ctx, struct place *to)
     if (is_bound && same(&peer->frontend, to)) {
         struct frontend read = *frontend;
         if (!read.count && is_still(to, &read))
-            return refuse(read.refusal);
+            return refuse(ctx, to, read.refusal);
         *to = peer->choice.backend;
         return 2;
     }
@@ -429,7 +503,7 @@ static __always_inline int send(struct bpf_sock_addr *ctx, struct place *to)
     if (refusal == NO_FRONTEND)
         return 1;
     if (refusal)
-        return refuse(refusal);
+        return refuse(ctx, to, refusal);
     if (talks) {
         struct talk *talk = talk_with(talks, to);
         if (!talk)

@@ -67,8 +67,8 @@ impl Aggregator {
         scene: &mut Scene<'_>,
         told: &mut Vec<Record>,
     ) -> Result<bool, K::Error> {
-        let known = self.open(id);
-        let Some(last) = known.iter().map(|entry| entry.last).max() else { return Ok(false) };
+        let last = self.flows.get_mut(id).and_then(|flow| flow.open().map(|entry| entry.last).max());
+        let Some(last) = last else { return Ok(false) };
         if self.rest(id, scene) == Rest::Unknown {
             return Ok(false);
         }
@@ -76,7 +76,7 @@ impl Aggregator {
         if silence < self.timeouts.acknowledged {
             return Ok(true);
         }
-        for entry in &known {
+        for entry in &self.open(id) {
             match entries.look(entry)?.filter(|there| there.born == entry.born) {
                 Some(there) => drop(self.observe(&there, scene, told)),
                 // What takes its place rang; what others took out is missed by a reading.

@@ -64,6 +64,8 @@ pub(super) struct Flow {
     expects: [bool; 2],
     /// What is known of the source, and of whom it asked, as it began.
     first: First,
+    /// Rules lost or refused a packet of it as beyond a pod's limit.
+    is_beyond_limit: bool,
     id: Option<FlowId>,
     /// When it was told, and with how many packets.
     told: Option<(Timestamp, u64)>,
@@ -92,6 +94,7 @@ impl Flow {
             at_destination: None,
             expects,
             first,
+            is_beyond_limit: false,
             id: None,
             told: None,
             began,
@@ -141,6 +144,11 @@ impl Flow {
         {
             counted.entry = *entry;
         }
+    }
+
+    /// Heeds what is known of limits now, by an entry of one of its ends: later it is known no more.
+    pub(super) fn limit(&mut self, entry: &Entry, names: &Names) {
+        self.is_beyond_limit = self.is_beyond_limit || names.is_beyond_limit(entry, &self.key);
     }
 
     /// Whether it is over: nothing came between two readings, so that the entries of both ends are taken out at one reading.
@@ -315,19 +323,21 @@ impl Flow {
         let [source, destination] =
             [&self.at_source, &self.at_destination].map(|end| end.as_ref().map(|counted| &counted.entry));
         let error = |entry: &Entry| Cause::of(entry.error?, entry.key.remote.is_ipv6());
-        let asked = self.asked.as_deref().map(|asked| SocketAddr::new(asked.ip, asked.port));
+        let asked = self.asked.as_deref().map(Asked::at);
         Evidence {
             is_tcp: self.key.transport == Transport::TCP,
             wants_answer: wants_answer(&self.key),
             sent,
             received,
             error: source.and_then(error).or_else(|| destination.and_then(error)),
+            at_socket: source.and_then(|entry| entry.unserved),
             was_reset_by_destination: destination.is_some_and(|entry| entry.out.resets > 0),
             is_spoofed: self.first.is_spoofed,
             has_backend: asked.is_some_and(|asked| asked != self.key.destination),
             was_unserved: self.first.is_unserved,
             is_unserved: asked.is_some_and(|asked| names.is_unserved(asked, self.key.transport)),
             never_came: report == Report::End && self.expects[1] && destination.is_none() && self.seen_as.is_none(),
+            is_beyond_limit: self.is_beyond_limit,
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     entry::Way,
     record::{Cause, Verdict},
+    refusal::Unserved,
 };
 
 /// What shows what became of a flow.
@@ -18,6 +19,8 @@ pub(super) struct Evidence {
     pub(super) received: Way,
     /// What an error of ICMP said, since which nothing was answered.
     pub(super) error: Option<Cause>,
+    /// Its Service told the socket that there is nobody, so that nothing was sent.
+    pub(super) at_socket: Option<Unserved>,
     /// The destination's own end was seen to reset it.
     pub(super) was_reset_by_destination: bool,
     /// The pod that sent it does not have the source's address.
@@ -30,11 +33,16 @@ pub(super) struct Evidence {
     pub(super) is_unserved: bool,
     /// It is over, the destination is on this node, and nothing came there.
     pub(super) never_came: bool,
+    /// Rules lost or refused a packet of it as beyond a pod's limit.
+    pub(super) is_beyond_limit: bool,
 }
 
 impl Evidence {
     /// The verdict, and its cause where something tells that.
     pub(super) fn outcome(&self) -> (Verdict, Option<Cause>) {
+        if let Some(unserved) = self.at_socket {
+            return (unserved.verdict(), Some(Cause::NoBackend));
+        }
         let is_answered = self.received.packets > 0;
         if self.is_spoofed && !is_answered {
             return (Verdict::Dropped, Some(Cause::SpoofGuard));
@@ -42,13 +50,24 @@ impl Evidence {
         if self.is_refused() {
             return (Verdict::Refused, self.refuser());
         }
-        if let Some(cause) = self.error.map(|error| self.behind(error)) {
-            let verdict = if is_answered { Verdict::Forwarded } else { cause.verdict() };
+        if let Some(error) = self.error {
+            let cause = self.behind(error);
+            let verdict = match cause {
+                _ if is_answered => Verdict::Forwarded,
+                // It was not lost: somebody was told so.
+                Cause::Limit => error.verdict(),
+                cause => cause.verdict(),
+            };
             return (verdict, Some(cause));
         }
         if !is_answered && !self.has_backend && self.was_unserved && self.is_unserved {
             // A policy that leaves none here refuses nothing.
             return (Verdict::Dropped, Some(Cause::NoBackend));
+        }
+        if self.is_beyond_limit {
+            // How many of its packets it was is not known: all of them, if it was one, or if nobody answered who would have.
+            let is_lost = !is_answered && (self.wants_answer || self.never_came || self.sent.packets <= 1);
+            return (if is_lost { Verdict::Dropped } else { Verdict::Forwarded }, Some(Cause::Limit));
         }
         if self.never_came && !is_answered {
             return (Verdict::Dropped, None);
@@ -66,9 +85,12 @@ impl Evidence {
         if self.is_tcp { flags & Way::SYN == 0 } else { packets == u64::from(resets) }
     }
 
-    /// Who reset it. A firewall may do that in the destination's name, so only who stands at the destination knows it.
+    /// Who reset it. A firewall may do that in the destination's name, so only who stands at the destination knows it. What is refused by a limit
+    /// does not come there, and is refused at once: of what was sent again before, the limit lost what was sent first, and the reset is to another one.
     const fn refuser(&self) -> Option<Cause> {
-        if !self.has_backend && (self.was_unserved || self.is_unserved) {
+        if self.is_beyond_limit && !self.was_reset_by_destination && self.sent.retransmissions == 0 {
+            Some(Cause::Limit)
+        } else if !self.has_backend && (self.was_unserved || self.is_unserved) {
             Some(Cause::NoBackend)
         } else if self.was_reset_by_destination {
             Some(Cause::PortClosed)
@@ -79,6 +101,9 @@ impl Evidence {
 
     /// What is behind an error. Where a backend was known, it is that there is none any more only if a node said so and no backend.
     fn behind(&self, error: Cause) -> Cause {
+        if self.is_beyond_limit && error == Cause::Prohibited {
+            return Cause::Limit;
+        }
         let is_unserved = self.was_unserved || self.is_unserved;
         if is_unserved && (!self.has_backend || error == Cause::Prohibited) { Cause::NoBackend } else { error }
     }
@@ -105,6 +130,7 @@ mod tests {
             ..asked
         };
         let with = |evidence: Evidence, error| Evidence { error: Some(error), ..evidence };
+        let beyond = |evidence: Evidence| Evidence { is_beyond_limit: true, ..evidence };
         let unserved = |evidence: Evidence| Evidence { was_unserved: true, is_unserved: true, ..evidence };
         let rows = [
             (asked, Verdict::Forwarded, None),
@@ -137,6 +163,29 @@ mod tests {
             // A policy that leaves none here drops in silence.
             (unserved(asked), Verdict::Dropped, Some(Cause::NoBackend)),
             (unserved(answered), Verdict::Forwarded, None),
+            // Whatever is known of slices by then.
+            (Evidence { at_socket: Some(Unserved::Nobody), ..opened }, Verdict::Refused, Some(Cause::NoBackend)),
+            (Evidence { at_socket: Some(Unserved::NobodyHere), ..opened }, Verdict::Dropped, Some(Cause::NoBackend)),
+            // A limit refuses a connection with a reset or an error that somebody on the way sends; what the destination says is its own.
+            (beyond(refused), Verdict::Refused, Some(Cause::Limit)),
+            (beyond(aborted(1, 1)), Verdict::Refused, Some(Cause::Limit)),
+            (beyond(unserved(refused)), Verdict::Refused, Some(Cause::Limit)),
+            (beyond(Evidence { was_reset_by_destination: true, ..refused }), Verdict::Refused, Some(Cause::PortClosed)),
+            // The first SYN was beyond a rate, and the second one was refused by whoever it came to.
+            (
+                beyond(Evidence { sent: Way { packets: 2, retransmissions: 1, ..SYN }, ..refused }),
+                Verdict::Refused,
+                None,
+            ),
+            (beyond(with(asked, Cause::Prohibited)), Verdict::Refused, Some(Cause::Limit)),
+            (beyond(with(answered, Cause::Prohibited)), Verdict::Forwarded, Some(Cause::Limit)),
+            (beyond(with(asked, Cause::PortClosed)), Verdict::Refused, Some(Cause::PortClosed)),
+            // Of packets some are lost, or all.
+            (beyond(opened), Verdict::Dropped, Some(Cause::Limit)),
+            (beyond(asked), Verdict::Forwarded, Some(Cause::Limit)),
+            (beyond(answered), Verdict::Forwarded, Some(Cause::Limit)),
+            (beyond(Evidence { sent: Way { packets: 1, ..SOME }, ..asked }), Verdict::Dropped, Some(Cause::Limit)),
+            (beyond(Evidence { never_came: true, ..asked }), Verdict::Dropped, Some(Cause::Limit)),
             // There may be one by now: what says nothing may have come to it.
             (Evidence { is_unserved: false, ..unserved(asked) }, Verdict::Forwarded, None),
             (Evidence { is_unserved: false, ..unserved(refused) }, Verdict::Refused, Some(Cause::NoBackend)),

@@ -1,10 +1,8 @@
 //! Flows by number and by key.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasher, RandomState},
-};
+use std::hash::BuildHasher;
 
+use foldhash::{HashMap, fast::RandomState};
 use podnet_model::NodeName;
 
 use super::flow::{Flow, Side};

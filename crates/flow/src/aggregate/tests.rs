@@ -115,6 +115,7 @@ impl Kernel {
                     ended: false,
                     asked: None,
                     error: None,
+                    unserved: None,
                 };
                 if let Some(old) = self.map.insert(key, fresh) {
                     self.bells.push_back(Bell::Replaced(old));

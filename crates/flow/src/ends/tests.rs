@@ -1,5 +1,7 @@
 //! What two nodes tell of flows.
 
+use std::net::SocketAddr;
+
 use super::*;
 use crate::{
     Item, Transport, Way,

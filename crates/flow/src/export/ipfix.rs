@@ -1,9 +1,12 @@
 //! IPFIX (RFC 7011): flows as bidirectional ones (RFC 5103), by elements of IANA's registry alone.
 //!
-//! What the registry has no element for is left out: labels, owners, the handshake. A pod's `namespace/name` is the virtualStationName of its
-//! direction, a Service's the applicationName, the node's name the observationDomainName. Counters are totals since the flow began, so that a record
-//! that comes again changes nothing for who keeps the last of each flowId. A gap is what RFC 7011 (section 4.3) has for records that were not sent. What
-//! was dropped at interfaces is left out.
+//! A pod's `namespace/name` is the virtualStationName of its direction, its uid the virtualStationUUID, its service account the userName, a Service's
+//! `namespace/name` the applicationName, the node's name the observationDomainName. Counters are totals since the flow began, so that a record that comes
+//! again changes nothing for who keeps the last of each flowId; that it is the same one its digestHashValue says, which is made of its [`RecordId`]. A gap
+//! is what RFC 7011 (section 4.3) has for records that were not sent.
+//!
+//! Labels, owners, the handshake, retransmissions, what a cause is called, the address and port that were asked of a Service, the source that a destination
+//! sees in another's place, and what was counted at the other end are left out, as is what was dropped at interfaces.
 
 mod template;
 
@@ -13,7 +16,7 @@ use uuid::Uuid;
 
 use self::template::{FLOWS_V4, FLOWS_V6, MISSING, Template};
 use super::name;
-use crate::{Cause, Gap, Item, Numbered, Record, Report, Transport, Verdict, Way};
+use crate::{Cause, Gap, Item, Numbered, PodIdentity, Record, RecordId, Report, Transport, Verdict, Way, record::End};
 
 const VERSION: u16 = 10;
 const HEADER: usize = 16;
@@ -39,6 +42,8 @@ const REVERSE_PATH: u8 = 140;
 const LONGEST: usize = 1024;
 /// What domains' ids are made in.
 const DOMAINS: Uuid = Uuid::from_u128(0x5b3c_0f4e_7d1a_4c55_9a07_1fd2_66b8_90c3);
+/// What records' digests are made in.
+const RECORDS: Uuid = Uuid::from_u128(0xc1f7_3a52_90be_4d0c_8e26_47ab_d513_6f98);
 
 /// Who exports to one collector, through one transport session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,13 +147,13 @@ impl Message {
 fn record(item: &Numbered) -> Option<(&'static Template, Vec<u8>)> {
     match &item.item {
         Item::Flow(record) if record.report == Report::Part => None,
-        Item::Flow(record) => Some(flow(record)),
-        Item::Gap(gap) => Some((&MISSING, missing(item, gap))),
+        Item::Flow(record) => Some(flow(&item.record, record)),
+        Item::Gap(gap) => Some((&MISSING, missing(&item.record, gap))),
         Item::Drops(_) => None,
     }
 }
 
-fn flow(record: &Record) -> (&'static Template, Vec<u8>) {
+fn flow(id: &RecordId, record: &Record) -> (&'static Template, Vec<u8>) {
     let mut bytes = Vec::new();
     let template = match (record.source.ip, record.destination.ip) {
         (std::net::IpAddr::V4(source), std::net::IpAddr::V4(destination)) => {
@@ -176,31 +181,59 @@ fn flow(record: &Record) -> (&'static Template, Vec<u8>) {
         bytes.extend(way.packets.to_be_bytes());
         bytes.extend(way.bytes.to_be_bytes());
         bytes.extend(u16::from(way.flags).to_be_bytes());
+        // Of SCTP it would be what it aborted.
+        let resets = if record.protocol == Transport::TCP { way.resets } else { 0 };
+        bytes.extend(u64::from(resets).to_be_bytes());
     }
     bytes.push(end_reason(record));
     bytes.push(forwarding_status(record));
     bytes.extend(record.id.0.as_u64_pair().0.to_be_bytes());
-    put_text(&mut bytes, &name(&record.source));
-    put_text(&mut bytes, &name(&record.destination));
+    bytes.extend(digest(id));
+    let ends = [&record.source, &record.destination];
+    for end in ends {
+        put_text(&mut bytes, &name(end));
+    }
+    for end in ends {
+        let uid = end.pod.as_ref().and_then(|pod| Uuid::parse_str(&pod.uid).ok());
+        let octets = uid.as_ref().map(|uid| uid.as_bytes().as_slice());
+        put(&mut bytes, octets.unwrap_or_default());
+    }
+    for end in ends {
+        put_text(&mut bytes, &user(end));
+    }
     let service = record.service.as_ref().map(|asked| asked.service.to_string());
     put_text(&mut bytes, &service.unwrap_or_default());
     put_text(&mut bytes, record.node.as_str());
     (template, bytes)
 }
 
-fn missing(item: &Numbered, gap: &Gap) -> Vec<u8> {
+fn missing(id: &RecordId, gap: &Gap) -> Vec<u8> {
     let mut bytes = Vec::new();
     // The process: the lower half of when it began, which no other of the node has.
     #[allow(clippy::cast_possible_truncation, reason = "the lower half is meant")]
-    bytes.extend((item.record.epoch as u32).to_be_bytes());
+    bytes.extend((id.epoch as u32).to_be_bytes());
     for at in [gap.start, gap.end] {
         bytes.extend(millis(at));
     }
     for count in [gap.flows, gap.packets, gap.bytes] {
         bytes.extend(count.to_be_bytes());
     }
+    bytes.extend(digest(id));
     put_text(&mut bytes, gap.node.as_str());
     bytes
+}
+
+/// What stands for a record's id: no element has room for it as it is. The first eight bytes of the UUID (version 5) of its text.
+fn digest(id: &RecordId) -> [u8; 8] {
+    Uuid::new_v5(&RECORDS, id.to_string().as_bytes()).as_u64_pair().0.to_be_bytes()
+}
+
+/// The user that an end's pod is for the API server, by its service account; nothing where that is not known.
+fn user(end: &End) -> String {
+    let of_account = |pod: &PodIdentity| {
+        pod.service_account.as_ref().map(|account| format!("system:serviceaccount:{}:{account}", pod.namespace))
+    };
+    end.pod.as_deref().and_then(of_account).unwrap_or_default()
 }
 
 /// What its destination refused was forwarded there.
@@ -233,18 +266,21 @@ fn millis(at: Timestamp) -> [u8; 8] {
     u64::try_from(at.as_millisecond()).unwrap_or(0).to_be_bytes()
 }
 
-/// A text of variable length (section 7).
 fn put_text(bytes: &mut Vec<u8>, text: &str) {
-    let text = text.as_bytes().get(..LONGEST).unwrap_or(text.as_bytes());
-    match u8::try_from(text.len()) {
+    let text = text.as_bytes();
+    put(bytes, text.get(..LONGEST).unwrap_or(text));
+}
+
+/// What is of variable length (section 7), no more than [`LONGEST`].
+fn put(bytes: &mut Vec<u8>, value: &[u8]) {
+    match u8::try_from(value.len()) {
         Ok(length) if length < u8::MAX => bytes.push(length),
         _ => {
             bytes.push(u8::MAX);
-            // No more than LONGEST.
-            bytes.extend(u16::try_from(text.len()).unwrap_or(0).to_be_bytes());
+            bytes.extend(u16::try_from(value.len()).unwrap_or(0).to_be_bytes());
         }
     }
-    bytes.extend_from_slice(text);
+    bytes.extend_from_slice(value);
 }
 
 #[cfg(test)]

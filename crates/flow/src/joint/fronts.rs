@@ -37,7 +37,7 @@ struct Waiting {
     /// What is to be told of it, in the order in which it was heard.
     records: Vec<Arc<Record>>,
     /// Who is behind it, and may have a name soon.
-    found: Option<Behind>,
+    found: Option<Box<Behind>>,
 }
 
 /// Those of one node.
@@ -106,11 +106,11 @@ impl Fronts {
     ) {
         let Some(waiting) = self.waiting.get_mut(&number).filter(|waiting| waiting.to == *from) else { return };
         let asked = &waiting.asked;
-        let (id, is_end) = (asked.id, asked.report == Report::End);
+        let is_end = asked.report == Report::End;
         let theirs = || Standing::Theirs(from.clone());
         let standing = match answer {
             Answer::Behind { source, destination } => {
-                let found = Behind::of(asked, (*source, *destination), names);
+                let found = Box::new(Behind::of(asked, (*source, *destination), names));
                 let named = asked.start.saturating_add(UNNAMED).unwrap_or(now);
                 if found.has_no_name() && now < named {
                     (waiting.next, waiting.found) = (named, Some(found));
@@ -120,7 +120,7 @@ impl Fronts {
                     // Its node has yet to read the end of what it tells.
                     (!is_end).then(theirs)
                 } else if found.is_known() {
-                    Some(Standing::Behind(Box::new(found)))
+                    Some(Standing::Behind(found))
                 } else {
                     Some(Standing::Own)
                 }
@@ -130,15 +130,9 @@ impl Fronts {
             Answer::Taken | Answer::Told => Some(theirs()),
             Answer::Unknown if waiting.found.is_none() && !may_be_forgotten(asked, now) => Some(Standing::Own),
             // What was found before holds, and where nothing was others ask on.
-            _ => waiting.found.take().map(|found| Standing::Behind(Box::new(found))),
+            _ => waiting.found.take().map(Standing::Behind),
         };
-        // As its beginning was told meanwhile, so is its end.
-        let standing = standing.filter(|_| others.standing(&id).is_none());
-        let behind = if let Some(Standing::Behind(behind)) = &standing { Some(behind.clone()) } else { None };
-        self.release(number, behind.as_deref());
-        if let Some(standing) = standing {
-            others.remember(id, standing, now);
-        }
+        self.settle(number, standing, others, now);
     }
 
     /// That a node did not answer these.
@@ -170,24 +164,26 @@ impl Fronts {
     /// Waits no longer for what nodes may say of these. Who began one is told as far as it is known, and so it is at its end.
     fn give_up(&mut self, numbers: &[u64], others: &mut Others, now: Timestamp) {
         for number in numbers {
-            let Some(waiting) = self.waiting.get_mut(number) else { continue };
-            let id = waiting.asked.id;
-            let found = waiting.found.take().filter(|_| others.standing(&id).is_none());
-            self.release(*number, found.as_ref());
-            if let Some(found) = found {
-                others.remember(id, Standing::Behind(Box::new(found)), now);
-            }
+            let found = self.waiting.get_mut(number).and_then(|waiting| waiting.found.take());
+            self.settle(*number, found.map(Standing::Behind), others, now);
         }
     }
 
-    fn release(&mut self, number: u64, behind: Option<&Behind>) {
+    /// Has one told, as what is known of it by now says. That holds for `others`, too, unless these knew before: as its beginning was told
+    /// meanwhile, so is its end.
+    fn settle(&mut self, number: u64, standing: Option<Standing>, others: &mut Others, now: Timestamp) {
         let Some(waiting) = self.waiting.remove(&number) else { return };
-        self.by_flow.remove(&waiting.asked.id);
+        let id = waiting.asked.id;
+        self.by_flow.remove(&id);
+        let standing = standing.filter(|_| others.standing(&id).is_none());
         for mut record in waiting.records {
-            if let Some(behind) = behind {
+            if let Some(Standing::Behind(behind)) = &standing {
                 behind.put_into(&mut record);
             }
             self.ready.push(record);
+        }
+        if let Some(standing) = standing {
+            others.remember(id, standing, now);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What was counted at this node's pods' ends of flows that other nodes may tell: it waits for these to say whose it is.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     mem::take,
 };
 
@@ -25,7 +25,7 @@ use crate::{
 const WAITING: usize = 32_768;
 /// So long an end waits for an answer: an agent that begins anew takes no longer to answer again.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(15);
-/// And so long that a flow began.
+/// And so long that a flow began, where it is not known that there is an agent that answers.
 const SHORT: SignedDuration = SignedDuration::from_secs(3);
 /// Before who did not know is asked again.
 pub(super) const AGAIN: SignedDuration = SignedDuration::from_secs(1);
@@ -68,6 +68,10 @@ struct Waiting {
     /// That node may tell it and have forgotten what it translated: datagrams' connections leave conntrack 30 s after the last packet, and are told as
     /// over after 60 s.
     may_be_forgotten: bool,
+    /// An end of what is one of that node's pods': it tells it.
+    is_theirs: bool,
+    /// It was there as it was asked last.
+    is_there: bool,
 }
 
 /// What was answered of a flow that is under way.
@@ -95,13 +99,16 @@ pub(super) struct Others {
     looked: Timestamp,
     /// Nodes that are not asked, until when.
     unable: HashMap<NodeName, Timestamp>,
+    /// Nodes whose agents have answered: they do so again.
+    answering: HashSet<NodeName>,
     settled: Vec<Settled>,
 }
 
 impl Others {
     pub(super) fn new(node: NodeName) -> Self {
         let (waiting, begun, known, unable) = (BTreeMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
-        Self { node, waiting, begun, known, looked: Timestamp::MIN, unable, settled: Vec::new() }
+        let (looked, answering, settled) = (Timestamp::MIN, HashSet::new(), Vec::new());
+        Self { node, waiting, begun, known, looked, unable, answering, settled }
     }
 
     /// Takes in what was counted, by a number of its own. It comes back where no other node is asked.
@@ -121,6 +128,7 @@ impl Others {
             None => may_be_forgotten(record, now),
             Some((_, Standing::Own | Standing::Behind(_) | Standing::Settled(..))) => false,
         };
+        let is_theirs = matches!(standing, Some((_, Standing::Theirs(_))));
         let mut is_behind = false;
         match standing.map(|(_, standing)| standing) {
             Some(Standing::Own) => return Some(numbered),
@@ -138,7 +146,7 @@ impl Others {
             }
             Some(Standing::Theirs(_)) | None => {}
         }
-        self.place(number, numbered, (is_behind, may_be_forgotten), (now, now))
+        self.place(number, numbered, (is_behind, may_be_forgotten, is_theirs), (now, now))
     }
 
     /// Its end says all that its beginning would, and is told by one node alone.
@@ -153,7 +161,7 @@ impl Others {
         &mut self,
         number: u64,
         numbered: Numbered,
-        (is_behind, may_be_forgotten): (bool, bool),
+        (is_behind, may_be_forgotten, is_theirs): (bool, bool, bool),
         (since, now): (Timestamp, Timestamp),
     ) -> Option<Numbered> {
         let Item::Flow(record) = &numbered.item else { return Some(numbered) };
@@ -167,7 +175,8 @@ impl Others {
             }
             return Some(numbered);
         }
-        self.keep(number, Waiting { since, next: Timestamp::MIN, numbered, to, may_be_forgotten });
+        let next = Timestamp::MIN;
+        self.keep(number, Waiting { since, next, numbered, to, may_be_forgotten, is_theirs, is_there: false });
         None
     }
 
@@ -214,12 +223,20 @@ impl Others {
         }
     }
 
+    /// That a node's agent answers.
+    pub(super) fn answers(&mut self, node: &NodeName) {
+        if !self.answering.contains(node) {
+            self.answering.insert(node.clone());
+        }
+    }
+
     /// What a node answered to one of them.
     pub(super) fn answered(&mut self, number: u64, from: &NodeName, answer: &Answer, names: &Names, now: Timestamp) {
         if self.waiting.get(&number).is_none_or(|waiting| waiting.to != *from) {
             return;
         }
         let Some(mut waiting) = self.release(number) else { return };
+        waiting.is_there = true;
         let Item::Flow(record) = &mut waiting.numbered.item else { return };
         let (id, is_end, is_front) = (record.id, record.report == Report::End, !record.is_secondary());
         let (mut behind, mut may_be_forgotten) = (None, waiting.may_be_forgotten);
@@ -232,8 +249,11 @@ impl Others {
                 behind = Some(found).filter(|found| !is_theirs && found.is_known());
                 match (is_theirs, is_end) {
                     _ if is_unsure => Answer::Later,
-                    // It has not read it yet.
-                    (true, true) => Answer::Later,
+                    // It has not read it yet, or one before it told it.
+                    (true, true) => {
+                        waiting.is_theirs = true;
+                        Answer::Later
+                    }
                     (true, false) => Answer::Taken,
                     (false, _) => Answer::Unknown,
                 }
@@ -261,7 +281,7 @@ impl Others {
         let Some(behind) = behind else { return self.settled.push((waiting.numbered, waiting.to, outcome)) };
         behind.put_into(record);
         // Its node tells it, where it is a pod.
-        if let Some(numbered) = self.place(number, waiting.numbered, (true, false), (waiting.since, now)) {
+        if let Some(numbered) = self.place(number, waiting.numbered, (true, false, false), (waiting.since, now)) {
             self.settled.push((numbered, waiting.to, outcome));
         }
     }
@@ -273,13 +293,14 @@ impl Others {
                 let next = now.saturating_add(AGAIN).unwrap_or(now);
                 for number in numbers {
                     if let Some(waiting) = self.waiting.get_mut(number) {
-                        waiting.next = next;
+                        (waiting.next, waiting.is_there) = (next, false);
                     }
                 }
             }
             Unanswered::Unable => {
                 self.unable.retain(|_, until| now < *until);
                 self.unable.insert(from.clone(), now.saturating_add(UNABLE).unwrap_or(now));
+                self.answering.remove(from);
                 let theirs: Vec<u64> =
                     self.waiting.iter().filter(|(_, waiting)| waiting.to == *from).map(|(number, _)| *number).collect();
                 theirs.into_iter().for_each(|number| self.settle(number, Outcome::AsItIs, now));
@@ -296,15 +317,21 @@ impl Others {
     pub(super) fn due(&mut self, own: &mut Own, now: Timestamp, is_last: bool) -> Vec<Settled> {
         self.look_here(own, now);
         let too_many = self.waiting.len().saturating_sub(WAITING);
-        let is_due = |(at, (_, waiting)): (usize, (&u64, &Waiting))| {
+        let outcome = |(at, (number, waiting)): (usize, (&u64, &Waiting))| {
+            if is_last || at < too_many {
+                return Some((*number, Outcome::AsItIs));
+            }
             let is_end = matches!(&waiting.numbered.item, Item::Flow(record) if record.report == Report::End);
-            let patience = if is_end { PATIENCE } else { SHORT };
+            // What is told of its beginning is told to its end, whatever that agent says once it is back.
+            let patience = if is_end || self.answering.contains(&waiting.to) { PATIENCE } else { SHORT };
             // The clock may have been set back.
-            is_last || at < too_many || now.duration_since(waiting.since).abs() >= patience
+            let is_due = now.duration_since(waiting.since).abs() >= patience;
+            // An agent that is there and knows nothing of what its node's pod sent has begun since the one before it told that.
+            let was_told = waiting.is_theirs && waiting.is_there;
+            is_due.then_some((*number, if was_told { Outcome::TooLate } else { Outcome::AsItIs }))
         };
-        let due: Vec<u64> =
-            self.waiting.iter().enumerate().filter(|one| is_due(*one)).map(|(_, (number, _))| *number).collect();
-        due.into_iter().for_each(|number| self.settle(number, Outcome::AsItIs, now));
+        let due: Vec<(u64, Outcome)> = self.waiting.iter().enumerate().filter_map(outcome).collect();
+        due.into_iter().for_each(|(number, outcome)| self.settle(number, outcome, now));
         self.settled()
     }
 
@@ -324,13 +351,17 @@ impl Others {
 
     fn settle(&mut self, number: u64, outcome: Outcome, now: Timestamp) {
         let Some(waiting) = self.release(number) else { return };
+        let mut later = Vec::new();
         if let Item::Flow(record) = &waiting.numbered.item
             && record.report != Report::End
         {
-            // As its beginning is told, so is its end.
+            // As its beginning is told, so is its end, and what was heard of it since.
             self.remember(record.id, Standing::Own, now);
+            later = self.begun.remove(&record.id).unwrap_or_default();
         }
-        self.settled.push((waiting.numbered, waiting.to, outcome));
+        let later = later.into_iter().filter_map(|number| self.waiting.remove(&number));
+        let told = std::iter::once(waiting).chain(later);
+        self.settled.extend(told.map(|waiting| (waiting.numbered, waiting.to, outcome)));
     }
 
     /// Keeps what is known of a flow, as far as there is room.

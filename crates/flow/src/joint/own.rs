@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     mem::take,
-    net::SocketAddr,
     sync::Arc,
 };
 
@@ -119,7 +118,8 @@ impl Own {
     pub(super) fn due(&mut self, now: Timestamp, is_last: bool) -> Vec<Numbered> {
         let mut due = take(&mut self.ready);
         while let Some((number, (at, _))) = self.held.first_key_value() {
-            if !is_last && self.held.len() <= HELD && now.duration_since(*at) < HOLD {
+            // The clock may have been set back.
+            if !is_last && self.held.len() <= HELD && now.duration_since(*at).abs() < HOLD {
                 break;
             }
             let number = *number;
@@ -177,7 +177,7 @@ pub(super) fn waits(record: &Record, node: &NodeName) -> bool {
         && record.destination_counts.is_none();
     // Who answers at a port of another node is what that one knows.
     let is_port = || {
-        let is_asked = |asked: &Asked| SocketAddr::new(asked.ip, asked.port) == destination.at();
+        let is_asked = |asked: &Asked| asked.at() == destination.at();
         let is_others = destination.node.as_ref().is_some_and(|other| other != node);
         is_others && record.service.as_ref().is_some_and(is_asked)
     };

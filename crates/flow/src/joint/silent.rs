@@ -1,5 +1,5 @@
-//! Flows from this node's pods to those of others that nothing came back of: these nodes are asked whether anything of them came there, before what became
-//! of them is told.
+//! Flows from this node's pods to those of others that nothing came back of, or a refusal that nobody explains: these nodes are asked whether anything of
+//! them came there, or was beyond a limit, before what became of them is told.
 
 use std::{collections::BTreeMap, mem::take, sync::Arc};
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     entry::Way,
-    record::{AtDestination, Item, Record, Report, Reporter, Verdict},
+    record::{AtDestination, Cause, Item, Record, Report, Reporter, Verdict},
 };
 
 /// So many wait at most: what is beyond is told as it is.
@@ -62,9 +62,14 @@ impl Silent {
         let Some(waiting) = self.waiting.get_mut(&number).filter(|waiting| waiting.to == *from) else { return };
         match answer {
             Answer::Later => waiting.next = now.saturating_add(AGAIN).unwrap_or(now),
-            Answer::Never => {
+            Answer::Limited if waiting.record.verdict == Verdict::Refused => {
+                Arc::make_mut(&mut waiting.record).cause = Some(Cause::Limit);
+                self.release(number);
+            }
+            Answer::Never | Answer::Limited if waiting.record.verdict != Verdict::Refused => {
                 let record = Arc::make_mut(&mut waiting.record);
                 record.verdict = Verdict::Dropped;
+                record.cause = (*answer == Answer::Limited).then_some(Cause::Limit);
                 // Between the two nodes: it did not come to the other one's pod.
                 let (sent, received) = (Way::default(), Way::default());
                 record.destination_counts = Some(Box::new(AtDestination { node: from.clone(), sent, received }));
@@ -85,7 +90,8 @@ impl Silent {
 
     /// What is known of by now, and what was waited for in vain; the last time, all.
     pub(super) fn due(&mut self, now: Timestamp, is_last: bool) -> Vec<Arc<Record>> {
-        let is_due = |waiting: &Waiting| is_last || now.duration_since(waiting.since) >= PATIENCE;
+        // The clock may have been set back.
+        let is_due = |waiting: &Waiting| is_last || now.duration_since(waiting.since).abs() >= PATIENCE;
         let due: Vec<u64> =
             self.waiting.iter().filter(|(_, waiting)| is_due(waiting)).map(|(number, _)| *number).collect();
         self.unanswered(&due);
@@ -93,15 +99,15 @@ impl Silent {
     }
 }
 
-/// The node to ask: that of the pod that nothing came back from, where nothing tells why.
+/// The node to ask: that of the pod that nothing came back from, where nothing tells why, or that somebody refused in place of.
 fn asked(record: &Record, node: &NodeName) -> Option<NodeName> {
-    let is_silent = record.report == Report::End
-        && record.reporter == Reporter::Source
-        && record.sent.packets > 0
-        && record.received.packets == 0
-        && record.cause.is_none()
-        && matches!(record.verdict, Verdict::Forwarded | Verdict::Unanswered);
-    let pod = record.destination.pod.as_ref().filter(|pod| is_silent && pod.node != *node)?;
+    let is_told = record.report == Report::End && record.reporter == Reporter::Source && record.sent.packets > 0;
+    let is_open = match (record.verdict, record.cause) {
+        (Verdict::Forwarded | Verdict::Unanswered, None) => record.received.packets == 0,
+        (Verdict::Refused, None | Some(Cause::Prohibited)) => true,
+        _ => false,
+    };
+    let pod = record.destination.pod.as_ref().filter(|pod| is_told && is_open && pod.node != *node)?;
     Some(pod.node.clone())
 }
 

@@ -123,7 +123,7 @@ fn ask(agents: &mut [Agent], now: i64) {
                 Some(Key { source: found.1, destination: found.2, transport: key.transport })
             };
             let origins: Vec<Option<Key>> = questions.iter().map(origin).collect();
-            let text = serde_json::to_string(&Inquiry { node, now: at(now), questions }).unwrap();
+            let text = serde_json::to_string(&Inquiry::new(node, at(now), questions)).unwrap();
             let answers = asked.joint.answer(&serde_json::from_str(&text).unwrap(), &origins, |_| true, at(now));
             agents[asker].joint.answered(&to, &numbers, Ok(&answers), (&names(), at(now)));
         }
@@ -173,7 +173,7 @@ fn an_answer_that_is_lost_is_given_again() {
     source.hears(vec![sent(1, 40000, 0)], 1000);
     destination.hears(vec![came(2, 40000, 1)], 1000);
     let question = || Question::Joins(Arc::new(came(2, 40000, 1)));
-    let inquiry = Inquiry { node: "node2".into(), now: at(1000), questions: vec![question()] };
+    let inquiry = Inquiry::new("node2".into(), at(1000), vec![question()]);
     assert_eq!(source.joint.answer(&inquiry, &[], |_| true, at(1000)), [Answer::Taken]);
     let mut agents = [source, destination];
     ask(&mut agents, 1000);
@@ -370,12 +370,64 @@ fn what_nobody_answers_was_dropped_where_the_other_node_counted_none_of_it() {
 }
 
 #[test]
+fn what_a_limit_of_the_other_nodes_pod_refused_or_lost_is_told_with_that_cause() {
+    let mut agents = two();
+    let mut beyond = Beyond::default();
+    for (port, transport) in [(40001, Transport::TCP), (40002, Transport::UDP)] {
+        let source = SocketAddr::new(addr("10.0.1.1:0").ip(), port);
+        beyond.note(&Key { source, destination: addr("10.0.2.1:8080"), transport }, at(50));
+    }
+    agents[1].joint.limits(Arc::new(beyond), at(1000));
+    let refused = |id, port| Record { verdict: Verdict::Refused, ..sent(id, port, 0) };
+    let lost = Record { protocol: Transport::UDP, received: crate::Way::default(), ..sent(2, 40002, 0) };
+    // Somebody else refused the third one.
+    agents[0].hears(vec![refused(1, 40001), lost, refused(3, 40003)], 1000);
+    assert!(agents[0].told.is_empty());
+    ask(&mut agents, 1000);
+    // Once it is asked, a flow waits for what the other node counted.
+    agents[0].hears(Vec::new(), 1100);
+    agents[0].hears(Vec::new(), 4200);
+    ask(&mut agents, 5200);
+    agents[0].hears(Vec::new(), 5300);
+    agents[0].hears(Vec::new(), 8400);
+    let mut told: Vec<_> =
+        agents[0].told.iter().map(|record| (record.id.0.as_u128(), record.verdict, record.cause)).collect();
+    told.sort_by_key(|told| told.0);
+    let limit = Some(Cause::Limit);
+    assert_eq!(told, [(1, Verdict::Refused, limit), (2, Verdict::Dropped, limit), (3, Verdict::Refused, None)]);
+}
+
+#[test]
+fn what_a_limit_lost_is_known_when_it_is_asked_about_and_not_before_all_was_read() {
+    let [_, mut destination] = two();
+    let (source, to, protocol) = (addr("10.0.1.1:40000"), addr("10.0.2.1:8080"), Transport::UDP);
+    let mut beyond = Beyond::default();
+    beyond.note(&Key { source, destination: to, transport: protocol }, at(0));
+    let sought = Sought { source, destination: to, protocol, pod: "web".into(), start: at(0), end: at(0) };
+    let questions = vec![Question::Came(sought)];
+    let inquiry = |now| Inquiry::new("node1".into(), at(now), questions.clone());
+    let answer = |joint: &mut Joint, now| {
+        joint.read(at(now));
+        joint.answer(&inquiry(now), &[], |_| true, at(now))
+    };
+    destination.joint.limits(Arc::new(beyond), at(1000));
+    // What was sent again may have come.
+    assert_eq!(answer(&mut destination.joint, 3900), [Answer::Later]);
+    assert_eq!(answer(&mut destination.joint, 4000), [Answer::Limited]);
+    // The kernel has forgotten it, and datagrams are waited for during a minute.
+    destination.joint.limits(Arc::default(), at(31_000));
+    assert_eq!(answer(&mut destination.joint, 62_000), [Answer::Limited]);
+    destination.joint.limits(Arc::default(), at(181_000));
+    assert_eq!(answer(&mut destination.joint, 181_000), [Answer::Never]);
+}
+
+#[test]
 fn it_is_not_said_that_nothing_came_before_all_was_read() {
     let [_, mut destination] = two();
     let (source, to) = (addr("10.0.1.1:40000"), addr("10.0.2.1:8080"));
     let (pod, start, end) = ("web".into(), at(1000), at(1100));
     let sought = Sought { source, destination: to, protocol: Transport::UDP, pod, start, end };
-    let inquiry = Inquiry { node: "node1".into(), now: at(60_000), questions: vec![Question::Came(sought)] };
+    let inquiry = Inquiry::new("node1".into(), at(60_000), vec![Question::Came(sought)]);
     let answer = |joint: &mut Joint| joint.answer(&inquiry, &[], |_| true, at(60_000));
     destination.joint.read(at(5000));
     assert_eq!(answer(&mut destination.joint), [Answer::Later]);
@@ -384,12 +436,29 @@ fn it_is_not_said_that_nothing_came_before_all_was_read() {
 }
 
 #[test]
+fn who_does_not_know_of_limits_is_not_told_of_any() {
+    let [_, mut destination] = two();
+    let (source, to) = (addr("10.0.1.1:40000"), addr("10.0.2.1:8080"));
+    let mut beyond = Beyond::default();
+    beyond.note(&Key { source, destination: to, transport: Transport::UDP }, at(10_050));
+    destination.joint.limits(Arc::new(beyond), at(60_000));
+    destination.joint.read(at(60_000));
+    let (pod, start, end) = ("web".into(), at(10_000), at(10_100));
+    let sought = Sought { source, destination: to, protocol: Transport::UDP, pod, start, end };
+    let inquiry = Inquiry::new("node1".into(), at(60_000), vec![Question::Came(sought)]);
+    for (limits, answer) in [(true, Answer::Limited), (false, Answer::Never)] {
+        let inquiry = Inquiry { limits, ..inquiry.clone() };
+        assert_eq!(destination.joint.answer(&inquiry, &[], |_| true, at(60_000)), [answer]);
+    }
+}
+
+#[test]
 fn clocks_that_differ_change_nothing() {
     let [mut source, _] = two();
     source.hears(vec![sent(1, 40000, 0)], 1000);
     let hour = SignedDuration::from_hours(1);
     let question = Question::Joins(Arc::new(Record { start: at(1) + hour, end: at(100) + hour, ..came(2, 40000, 1) }));
-    let ask = |now| Inquiry { node: "node2".into(), now, questions: vec![question.clone()] };
+    let ask = |now| Inquiry::new("node2".into(), now, vec![question.clone()]);
     assert_eq!(source.joint.answer(&ask(at(1000)), &[], |_| true, at(1000)), [Answer::Later], "an hour later");
     assert_eq!(source.joint.answer(&ask(at(1000) + hour), &[], |_| true, at(1000)), [Answer::Taken]);
 }

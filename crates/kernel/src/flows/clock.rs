@@ -34,7 +34,7 @@ impl Clock {
         }
     }
 
-    fn at(self, nanos: u64) -> Timestamp {
+    pub(super) fn at(self, nanos: u64) -> Timestamp {
         self.start.saturating_add(Duration::from_nanos(nanos)).unwrap_or(Timestamp::MAX)
     }
 
@@ -58,6 +58,7 @@ impl Clock {
             ended: counted.ended,
             asked: counted.asked,
             error: counted.error.map(error),
+            unserved: None,
         }
     }
 }

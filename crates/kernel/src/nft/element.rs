@@ -1,5 +1,6 @@
 //! Keys and values of sets and maps, and the messages that carry them.
 
+mod noted;
 mod told;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,6 +12,8 @@ use podnet_planner::ruleset::{BackendAddress, BackendKey, FrontendKey, Sender, S
 
 use super::transaction::{Message, Transaction};
 use crate::netlink::attribute::Writer;
+pub use noted::NotedFlow;
+pub(super) use noted::flows;
 pub(super) use told::{Kept, Told, Value as ToldValue, count, counters, listed, remove_told};
 
 // enum nft_set_elem_list_attributes, nft_set_elem_attributes, nft_data_attributes, nft_verdict_attributes
@@ -50,8 +53,8 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// A device, an Ethernet address and an IPv6 address; a frontend and a source of IPv6.
-    const LONGEST: usize = 40;
+    /// A flow of IPv6; a device, an Ethernet address and an IPv6 address, or a frontend and a source of IPv6, are of 40 bytes.
+    const LONGEST: usize = 44;
     /// `IFNAMSIZ`: the name of a device is filled up with zeros, of which the last one always is.
     const NAME: usize = 16;
 
@@ -281,6 +284,7 @@ pub(super) fn set_elements(set: &Set) -> Vec<Element<'static>> {
             })
             .collect(),
         Set::Senders(senders) => senders.iter().map(Element::key).collect(),
+        Set::Flows => Vec::new(),
         Set::PacketRates(rates) => {
             rates.iter().map(|(addr, rate)| stateful_element(*addr, Stateful::Packets(*rate))).collect()
         }

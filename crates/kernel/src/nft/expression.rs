@@ -44,6 +44,24 @@ pub(super) enum MetaKey {
 pub(super) enum CtKey {
     State = 0,
     Status = 2,
+    OriginalDestinationPort = 12,
+    OriginalDestinationV4 = 20,
+    OriginalDestinationV6 = 22,
+}
+
+impl CtKey {
+    /// Whom the connection was opened to, before translation.
+    pub(super) const fn original_destination(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::OriginalDestinationV4,
+            Family::V6 => Self::OriginalDestinationV6,
+        }
+    }
+
+    /// It is of one of the connection's directions: here always of the one that it was opened in.
+    const fn is_of_direction(self) -> bool {
+        !matches!(self, Self::State | Self::Status)
+    }
 }
 
 /// `enum nft_cmp_ops`.
@@ -154,6 +172,12 @@ pub(super) enum Expression<'a> {
         key: Register,
         value: Register,
     },
+    /// Makes, or renews, the set's element of the key; a rule ends where it is full.
+    Note {
+        set: &'a str,
+        key: Register,
+        seconds: u32,
+    },
     DestinationNat {
         family: Family,
         addr: Register,
@@ -192,7 +216,7 @@ impl Expression<'_> {
             Self::Compare { .. } => "cmp",
             Self::InSet { .. } | Self::VerdictOf { .. } | Self::ValueOf { .. } => "lookup",
             Self::Verdict { .. } | Self::Constant { .. } => "immediate",
-            Self::Remember { .. } | Self::Forget { .. } => "dynset",
+            Self::Remember { .. } | Self::Forget { .. } | Self::Note { .. } => "dynset",
             Self::DestinationNat { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Counter => "counter",
@@ -210,7 +234,13 @@ impl Expression<'_> {
             Self::Meta { to, key } => numbers(writer, &[(1, to.number()), (2, *key as u32)]),
             Self::SetMark { from } => numbers(writer, &[(2, MetaKey::Mark as u32), (3, from.number())]),
             Self::SetPriority { from } => numbers(writer, &[(2, MetaKey::Priority as u32), (3, from.number())]),
-            Self::Ct { to, key } => numbers(writer, &[(1, to.number()), (2, *key as u32)]),
+            Self::Ct { to, key } => {
+                const IP_CT_DIR_ORIGINAL: u8 = 0;
+                numbers(writer, &[(1, to.number()), (2, *key as u32)]);
+                if key.is_of_direction() {
+                    writer.bytes(3, &[IP_CT_DIR_ORIGINAL]);
+                }
+            }
             Self::SocketTransparent { to } => {
                 const NFT_SOCKET_TRANSPARENT: u32 = 0;
                 numbers(writer, &[(1, NFT_SOCKET_TRANSPARENT), (2, to.number())]);
@@ -261,6 +291,7 @@ impl Expression<'_> {
     }
 
     fn write_statement(&self, writer: &mut Writer) {
+        const NFT_DYNSET_OP_UPDATE: u32 = 1;
         match self {
             Self::Verdict { code, chain } => {
                 writer.be32(1, VERDICT);
@@ -273,9 +304,13 @@ impl Expression<'_> {
             }
             // enum nft_dynset_attributes
             Self::Remember { memory, key, value, seconds } => {
-                const NFT_DYNSET_OP_UPDATE: u32 = 1;
                 writer.text(1, memory);
                 numbers(writer, &[(3, NFT_DYNSET_OP_UPDATE), (4, key.number()), (5, value.number())]);
+                writer.bytes(6, &(u64::from(*seconds) * 1000).to_be_bytes());
+            }
+            Self::Note { set, key, seconds } => {
+                writer.text(1, set);
+                numbers(writer, &[(3, NFT_DYNSET_OP_UPDATE), (4, key.number())]);
                 writer.bytes(6, &(u64::from(*seconds) * 1000).to_be_bytes());
             }
             Self::Forget { memory, key, value } => {

@@ -7,7 +7,7 @@ use podnet_model::Family;
 use rustix::io::Errno;
 
 use super::{
-    NftError, element,
+    NftError, NotedFlow, element,
     transaction::{Message, head, protocol_family},
 };
 use crate::netlink::{
@@ -98,6 +98,24 @@ pub(super) fn counters(
     // The kernel may tell of an element twice.
     gather(connection, family, Message::GetElements, &operation, body, |all: &mut BTreeMap<_, _>, message| {
         all.extend(element::counters(message));
+    })
+}
+
+/// The flows that rules noted in a set. The kernel may tell of one twice.
+pub(super) fn flows(
+    connection: &mut Connection,
+    family: Family,
+    table: &str,
+    set: &str,
+) -> Result<Vec<NotedFlow>, NftError> {
+    let operation = Operation::new("list the flows in", format_args!("{set} in table {table}"));
+    let body = |writer: &mut Writer| {
+        writer.text(TABLE, table);
+        element::name_set(writer, set);
+    };
+    let family = protocol_family(family);
+    gather(connection, family, Message::GetElements, &operation, body, |all: &mut Vec<NotedFlow>, message| {
+        all.extend(element::flows(message));
     })
 }
 

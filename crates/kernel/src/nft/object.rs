@@ -67,6 +67,7 @@ pub(super) enum Kind {
     Senders,
     PacketRates,
     Counters,
+    Flows,
 }
 
 impl Kind {
@@ -81,6 +82,7 @@ impl Kind {
             Set::Senders(_) => Self::Senders,
             Set::PacketRates(_) => Self::PacketRates,
             Set::Counters(_) => Self::Counters,
+            Set::Flows => Self::Flows,
         }
     }
 
@@ -97,6 +99,7 @@ impl Kind {
             Self::Pairs => vec![addr, addr],
             Self::Ports => vec![INET_SERVICE],
             Self::Senders => vec![INTERFACE_NAME, ETHER_ADDR, addr],
+            Self::Flows => vec![addr, INET_PROTO, INET_SERVICE, addr, INET_SERVICE],
         }
     }
 
@@ -117,12 +120,18 @@ impl Kind {
             Self::Sources => (INTERVAL | CONCATENATED, None),
             Self::Addresses | Self::Pairs | Self::Ports | Self::Senders => (0, None),
             Self::PacketRates | Self::Counters => (EVALUATED, None),
+            Self::Flows => (TIMEOUT | EVALUATED, None),
         }
     }
 
     /// Its elements have a state of their own.
     pub(super) fn is_stateful(self) -> bool {
         self.state().is_some()
+    }
+
+    /// Rules put its elements there, and not whoever makes it.
+    pub(super) const fn is_filled_by_rules(self) -> bool {
+        matches!(self, Self::Memory | Self::Flows)
     }
 
     pub(super) fn has_ranges(self) -> bool {
@@ -133,7 +142,13 @@ impl Kind {
     fn size(self) -> Option<u32> {
         /// The kernel makes room for as many at once: 4 MiB.
         const CLIENTS: u32 = 1 << 18;
-        (self == Self::Memory).then_some(CLIENTS)
+        /// Those of some seconds. What finds no room is told by interface alone: 64 KiB, and 1 MiB where all is taken.
+        const FLOWS: u32 = 1 << 13;
+        match self {
+            Self::Memory => Some(CLIENTS),
+            Self::Flows => Some(FLOWS),
+            _ => None,
+        }
     }
 
     /// How many bytes of each field of a key count, where that has to be said: of ranges of concatenations.

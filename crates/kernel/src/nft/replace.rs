@@ -101,7 +101,8 @@ impl NftSocket {
         let mut mended = Mended::default();
         let kept = wanted.kept(found);
         let mut differences = Vec::new();
-        for (name, set) in wanted.sets.iter().filter(|(name, set)| kept.contains(*name) && set.kind != Kind::Memory) {
+        let compared = wanted.sets.iter().filter(|(name, set)| kept.contains(*name) && !set.kind.is_filled_by_rules());
+        for (name, set) in compared {
             let difference = match look {
                 Look::Elements => Difference::find(self.wire.get()?, rules.family, table, name, set),
                 Look::Names => Difference::Anew,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use podnet_model::Family;
-use podnet_planner::ruleset::{Action, Field, GROUP, Match, Rule, unspecified};
+use podnet_planner::ruleset::{Action, Field, FlowFields, GROUP, Match, Rule, unspecified};
 
 use super::{
     element::{ACCEPT, DROP, JUMP},
@@ -160,6 +160,7 @@ fn statement(family: Family, action: &Action) -> Vec<Expression<'_>> {
         ],
         Action::Masquerade => vec![Expression::Masquerade],
         Action::NoTrack => vec![Expression::NoTrack],
+        Action::NoteFlow { set, by, seconds } => noted(family, *by, set, *seconds),
         Action::Reject => Vec::new(),
     }
 }
@@ -271,6 +272,35 @@ fn remembered<'a>(
         Expression::Remember { memory, key: places.client, value: places.number, seconds },
     ]);
     expressions.extend(places.translation(family, numbered));
+    expressions
+}
+
+/// Source address, protocol, source port, destination address and destination port, as `NotedFlow` reads them. None is a constant, with which `nft` could
+/// not print the rule.
+fn noted(family: Family, by: FlowFields, set: &str, seconds: u32) -> Vec<Expression<'_>> {
+    let addr = words(family, Field::SourceAddress);
+    let (port, destination, destination_port) = (Register(addr + 1), Register(addr + 2), Register(2 * addr + 2));
+    let transport = |to: Register, offset: u32| Expression::Payload { to, base: Base::Transport, offset, length: 2 };
+    let mut expressions = load(family, &[Field::SourceAddress, Field::Protocol]);
+    match by {
+        FlowFields::Ports => {
+            expressions.push(transport(port, 0));
+            expressions.extend(load_from(family, destination.0, &[Field::DestinationAddress]));
+            expressions.push(transport(destination_port, 2));
+        }
+        FlowFields::Asked => expressions.extend([
+            transport(port, 0),
+            Expression::Ct { to: destination, key: CtKey::original_destination(family) },
+            Expression::Ct { to: destination_port, key: CtKey::OriginalDestinationPort },
+        ]),
+        // RFC 792; RFC 4443, section 2.1: type and code, checksum, and of echoes the identifier.
+        FlowFields::Identifier => {
+            expressions.push(transport(port, 4));
+            expressions.extend(load_from(family, destination.0, &[Field::DestinationAddress]));
+            expressions.push(transport(destination_port, 0));
+        }
+    }
+    expressions.push(Expression::Note { set, key: FIRST, seconds });
     expressions
 }
 

@@ -7,7 +7,8 @@ use std::{
 };
 
 use podnet_ebpf::sockets::{
-    BACKENDS, CONNECTED, CONNECTED_UDP, FRONTENDS, OBJECT, PROGRAMS, SETTINGS, SPOKEN, STAYS, UNFOLLOWED,
+    BACKENDS, CONNECTED, CONNECTED_UDP, FRONTENDS, OBJECT, PROGRAMS, RECORDING, REFUSED, SETTINGS, SPOKEN, STAYS,
+    UNFOLLOWED,
 };
 
 use super::{
@@ -32,7 +33,7 @@ const SK_STORAGE: u32 = 24;
 
 /// What a map that is there has to be like to be gone on with: name, kind, length of keys and values. Another version's is not: where the same
 /// bytes come to mean something else, the map has to get another name.
-const SHAPES: [(&str, u32, u32, u32); 8] = [
+const SHAPES: [(&str, u32, u32, u32); 10] = [
     (FRONTENDS, HASH, 20, 20),
     (BACKENDS, HASH, 8, 20),
     (STAYS, LRU_HASH, 16, 32),
@@ -41,6 +42,8 @@ const SHAPES: [(&str, u32, u32, u32); 8] = [
     (CONNECTED_UDP, HASH, 8, 44),
     (UNFOLLOWED, ARRAY, 4, 8),
     (SETTINGS, ARRAY, 4, 8),
+    (REFUSED, HASH, 32, 32),
+    (RECORDING, ARRAY, 4, 8),
 ];
 
 /// Loads the programs. What sockets speak with, and which clients stay where, is gone on with as it stands in the maps of the programs that are
@@ -100,7 +103,7 @@ pub(super) fn to_keep(cgroup: BorrowedFd<'_>, sizes: Sizes) -> Result<Vec<(MapIn
 }
 
 /// A map and its number.
-type Known = (OwnedFd, u32);
+pub(crate) type Known = (OwnedFd, u32);
 
 /// Where the programs at the cgroup keep what sockets of TCP and of UDP are connected to. None where there are none.
 pub(super) fn connected(cgroup: BorrowedFd<'_>) -> Result<Option<(Known, OwnedFd)>, SocketsError> {
@@ -120,16 +123,34 @@ type Spoken = (u32, Vec<(String, OwnedFd)>);
 
 /// Where the programs at a cgroup do; none where there are no such programs.
 pub(crate) fn spoken_with(cgroup: &Cgroup) -> Result<Option<Spoken>, SocketsError> {
-    let failed = |source| SocketsError::Cgroup { path: cgroup.path().to_path_buf(), source };
-    let directory = match File::open(cgroup.path()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(failed)?,
-    };
-    let mut kept = to_keep(directory.as_fd(), Sizes { frontends: 0, backends: 0 })?;
+    let mut kept = found_at(cgroup)?;
     kept.retain(|(info, _)| [CONNECTED, SPOKEN].contains(&info.name.as_str()));
     let first = kept.iter().find(|(info, _)| info.name == CONNECTED).map(|(info, _)| info.id);
     let maps: Vec<_> = kept.into_iter().map(|(info, map)| (info.name, map)).collect();
     Ok(first.filter(|_| maps.len() == 2).zip(Some(maps)))
+}
+
+/// Where the programs at a cgroup count what they refuse, with that map's number, and where they are told whether to; none where there are no such
+/// programs, or those of a version that does not count.
+pub(crate) fn refused_at(cgroup: &Cgroup) -> Result<Option<(Known, OwnedFd)>, SocketsError> {
+    let (mut refused, mut recording) = (None, None);
+    for (info, map) in found_at(cgroup)? {
+        match info.name.as_str() {
+            REFUSED => refused = Some((map, info.id)),
+            RECORDING => recording = Some(map),
+            _ => {}
+        }
+    }
+    Ok(refused.zip(recording))
+}
+
+/// The maps of the programs at a cgroup; none where there is no such cgroup.
+fn found_at(cgroup: &Cgroup) -> Result<Vec<(MapInfo, OwnedFd)>, SocketsError> {
+    let failed = |source| SocketsError::Cgroup { path: cgroup.path().to_path_buf(), source };
+    match File::open(cgroup.path()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        opened => to_keep(opened.map_err(failed)?.as_fd(), Sizes { frontends: 0, backends: 0 }),
+    }
 }
 
 fn fits(info: &MapInfo) -> bool {

@@ -18,6 +18,7 @@ use crate::testing::{TestNs, eventually};
 mod change;
 mod choice;
 mod ending;
+mod refused;
 
 /// A node whose pods are one namespace: backends at addresses of its loopback device, each of which tells its number.
 struct Lab {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1 as api;
 
 use super::{Invalid, Object};
 use crate::{
-    Dual, Family, Pod, PodKey, crd,
+    Dual, Family, Pod, PodKey, crd, excerpt,
     limits::{self, PodLimits},
     names::interned,
     pod::{AddressRequest, InvalidRequest, StickyOwner},
@@ -32,6 +32,14 @@ impl TryFrom<&api::Pod> for Pod {
     type Error = Invalid;
 
     fn try_from(pod: &api::Pod) -> Result<Self, Invalid> {
+        Self::try_from(&excerpt::Pod::from(pod))
+    }
+}
+
+impl TryFrom<&excerpt::Pod> for Pod {
+    type Error = Invalid;
+
+    fn try_from(pod: &excerpt::Pod) -> Result<Self, Invalid> {
         let object = Object::new("Pod", &pod.metadata);
         let uid = pod.metadata.uid.as_deref().ok_or_else(|| object.missing("metadata.uid", "the pod's unique id"))?;
         let spec = pod.spec.as_ref();
@@ -47,7 +55,7 @@ impl TryFrom<&api::Pod> for Pod {
                 .and_then(|spec| spec.node_name.as_deref())
                 .filter(|name| !name.is_empty())
                 .map(|name| interned(name).into()),
-            labels: Arc::new(pod.metadata.labels.clone().unwrap_or_default()),
+            labels: Arc::clone(&pod.labels),
             host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
             addrs: addrs.collect::<Result<_, _>>()?,
             finished: matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")),
@@ -63,7 +71,7 @@ impl TryFrom<&api::Pod> for Pod {
 }
 
 /// What the pod's resolver searches behind the cluster's own path. A pod of the host's network shares its address with others.
-fn searches(spec: &api::PodSpec) -> Option<Box<[Arc<str>]>> {
+fn searches(spec: &excerpt::PodSpec) -> Option<Box<[Arc<str>]>> {
     let of_cluster = matches!(spec.dns_policy.as_deref(), None | Some("" | "ClusterFirst" | "ClusterFirstWithHostNet"));
     let config = spec.dns_config.as_ref();
     let mut options = config.and_then(|config| config.options.as_deref()).unwrap_or_default().iter();
@@ -75,7 +83,7 @@ fn searches(spec: &api::PodSpec) -> Option<Box<[Arc<str>]>> {
 }
 
 /// The last that is said counts, as in the file that it becomes; what is no number is nothing to a resolver.
-fn ndots(spec: &api::PodSpec) -> Option<u8> {
+fn ndots(spec: &excerpt::PodSpec) -> Option<u8> {
     const MOST: u64 = 15;
     let options = spec.dns_config.as_ref()?.options.as_deref()?.iter();
     let said =

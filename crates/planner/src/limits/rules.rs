@@ -3,11 +3,13 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use podnet_model::{
-    Family,
+    Family, Protocol,
     limits::{Limits, PodLimits},
 };
 
-use crate::ruleset::{Action, Chain, ChainKind, Field, Hook, HookPoint, Match, Rule, RuleName, RuleSet, Set};
+use crate::ruleset::{
+    Action, Chain, ChainKind, Field, FlowFields, Hook, HookPoint, Match, Rule, RuleName, RuleSet, Set,
+};
 
 /// The tables. They are tables of their own, so that a change of Services never touches what is counted here.
 pub const TABLE: &str = "podnet-limits";
@@ -25,6 +27,10 @@ pub const LOST_TO: &str = "lost-to";
 pub const REFUSED_FROM: &str = "refused-from";
 /// See [`REFUSED_FROM`].
 pub const REFUSED_TO: &str = "refused-to";
+/// The set of the flows of which a packet was beyond such a limit just now.
+pub const BEYOND: &str = "beyond";
+/// So long, in seconds, a flow stays there after its last such packet. Who records flows looks each second.
+pub const NOTED_FOR: u32 = 30;
 /// What the name of the set begins with that tells what is in force.
 const STATE: &str = "state-";
 
@@ -34,7 +40,8 @@ const STATE: &str = "state-";
 ///
 /// What comes from a pod is judged before routing and translation, so by what the pod sent. What goes to it is judged as it arrives
 /// there: forwarded, or sent by the node itself. Packets beyond the rate are lost as on a full link, and counted by address; connections
-/// beyond the limit are refused, so that their openers need not wait, and counted as well.
+/// beyond the limit are refused, so that their openers need not wait, and counted as well. Before either, the flow of the packet is noted
+/// ([`BEYOND`]), also while nobody records flows: that costs nothing within limits.
 ///
 /// The table holds an empty set whose name is made of all limits. An agent that starts and finds it need change nothing, and so the
 /// connections that are open go on to be counted. Connections are counted by a rule in a chain of each address, which stays as it is while
@@ -71,18 +78,21 @@ fn table_of(family: Family, from: Direction, to: Direction) -> RuleSet {
     let state = state_of(&(&from, &to));
     let filter = |point, priority| Some(Hook { kind: ChainKind::Filter, point, priority });
     let to_pods = || vec![rule([], Action::Jump("to-pods".into()), "limits of pods")];
+    let note = || rule([], Action::Jump("note".into()), "whose packet it is");
     let chains = [
         ("from-pods", filter(HookPoint::Prerouting, BEFORE_TRANSLATION), exceeding(Field::SourceAddress, "from")),
         ("forwarded", filter(HookPoint::Forward, BEFORE_FILTERS), to_pods()),
         ("of-the-node", filter(HookPoint::Output, BEFORE_FILTERS), to_pods()),
         ("to-pods", None, exceeding(Field::DestinationAddress, "to")),
-        ("refuse", None, vec![rule([], Action::Reject, "at once")]),
+        ("refuse", None, vec![note(), rule([], Action::Reject, "at once")]),
+        ("lose", None, vec![note(), rule([], Action::Drop, "as on a full link")]),
+        ("note", None, noting(family)),
     ];
     let connections = [
         connection_chains(Field::SourceAddress, "from", &from),
         connection_chains(Field::DestinationAddress, "to", &to),
     ];
-    let mut sets = BTreeMap::from([(state, Set::Addresses([].into()))]);
+    let mut sets = BTreeMap::from([(state, Set::Addresses([].into())), (BEYOND.into(), Set::Flows)]);
     sets.extend(from.sets("from"));
     sets.extend(to.sets("to"));
     let chains = chains.into_iter().map(|(name, hook, rules)| (name.into(), Chain { hook, rules }));
@@ -172,12 +182,36 @@ fn exceeding(field: Field, direction: &str) -> Vec<Rule> {
     vec![
         // Who exceeds the rate is in both; the second is asked only then. One element with a limit and a counter would do as well, but kernels before
         // 5.11 have one expression for each, and a counter behind a limit that is kept has to go uncounted, which not all of them see to.
-        rule([within(packets(direction)), within(lost(direction))], Action::Drop, "more packets than the pod may have"),
+        rule(
+            [within(packets(direction)), within(lost(direction))],
+            // Not lost here: each rule that asks counts.
+            Action::Jump("lose".into()),
+            "more packets than the pod may have",
+        ),
         rule(
             [Match::ConnectionNew, within(limited(direction))],
             Action::Jump(connections(direction)),
             "limits of connections",
         ),
+    ]
+}
+
+/// The flow of a packet as the rule that it is beyond sees it, which is as a pod's interface does but for what is translated there: of a
+/// connection that is refused as it begins nobody else knows whom it asked before.
+fn noting(family: Family) -> Vec<Rule> {
+    // ICMP, and that of IPv6.
+    let icmp = match family {
+        Family::V4 => 1,
+        Family::V6 => 58,
+    };
+    let note = |by| Action::NoteFlow { set: BEYOND.into(), by, seconds: NOTED_FOR };
+    let of = |protocol, by, comment| rule([Match::Protocol(protocol)], note(by), comment);
+    vec![
+        rule([Match::ConnectionNew, Match::DestinationTranslated], note(FlowFields::Asked), "as it was asked for"),
+        of(Protocol::Tcp.number(), FlowFields::Ports, "TCP"),
+        of(Protocol::Udp.number(), FlowFields::Ports, "UDP"),
+        of(Protocol::Sctp.number(), FlowFields::Ports, "SCTP"),
+        of(icmp, FlowFields::Identifier, "ICMP"),
     ]
 }
 
@@ -197,11 +231,11 @@ fn state_of(limits: &impl std::fmt::Debug) -> RuleName {
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
-    use podnet_model::{Protocol, limits::PacketRate};
+    use podnet_model::limits::PacketRate;
 
     use super::*;
     use crate::ruleset::{
-        Edit, diff,
+        Edit, InvalidRuleSet, diff,
         walk::{Direction, Host, Packet, Verdict, walk},
     };
 
@@ -230,6 +264,43 @@ mod tests {
         more.validate().unwrap();
         let packet = Packet::opening(OTHER, POD, Protocol::Tcp, 80);
         assert_eq!(walk(&more, &packet, Direction::FromPod, &Host::new([OTHER])).verdict(), Some(Verdict::Accepted));
+    }
+
+    #[test]
+    fn what_is_lost_or_refused_is_noted_before_and_what_is_within_limits_is_not() {
+        let table = rules(Family::V6, [(POD6, &limits(Some(100), Some(3)))]).unwrap();
+        assert_eq!(table.sets[BEYOND], Set::Flows);
+        for (chain, end) in [("lose", Action::Drop), ("refuse", Action::Reject)] {
+            let actions: Vec<&Action> = table.chains[chain].rules.iter().map(|rule| &rule.action).collect();
+            assert_eq!(actions, [&Action::Jump("note".into()), &end]);
+        }
+        let leads_to = |to: &str, (name, chain): (&RuleName, &Chain)| {
+            let is_it = |rule: &Rule| matches!(&rule.action, Action::Jump(target) if **target == *to);
+            chain.rules.iter().any(is_it).then(|| name.to_string())
+        };
+        let from = |to| table.chains.iter().filter_map(|chain| leads_to(to, chain)).collect::<Vec<_>>();
+        assert_eq!(
+            [from("note"), from("lose"), from("refuse")],
+            [vec!["lose", "refuse"], vec!["from-pods", "to-pods"], vec!["to-fd00--1"]]
+        );
+        let known: Vec<_> = table.chains["note"].rules.iter().map(|rule| (rule.matches.last(), &rule.action)).collect();
+        let note = |by| Action::NoteFlow { set: BEYOND.into(), by, seconds: NOTED_FOR };
+        let [ports, asked, icmp] = [FlowFields::Ports, FlowFields::Asked, FlowFields::Identifier].map(note);
+        let of = [6, 17, 132, 58].map(Match::Protocol);
+        let [tcp, udp, sctp, icmp6] = of.each_ref().map(Some);
+        let translated = Match::DestinationTranslated;
+        let expected = [(Some(&translated), &asked), (tcp, &ports), (udp, &ports), (sctp, &ports), (icmp6, &icmp)];
+        assert_eq!(known, expected);
+        // The set goes and comes with the table, and no sooner than who notes there.
+        let mut without = table.clone();
+        without.sets.remove(BEYOND);
+        assert!(matches!(without.validate(), Err(InvalidRuleSet::UnknownObject { expected: "set of flows", .. })));
+        let mut filled = table.clone();
+        assert!(filled.apply(&[Edit::RemoveSet(BEYOND.into())]).is_err());
+        let mut made = RuleSet::empty(Family::V6);
+        made.apply(&diff(&RuleSet::empty(Family::V6), &table)).unwrap();
+        assert_eq!(made, table);
+        assert_eq!(diff(&table, &made), []);
     }
 
     #[test]

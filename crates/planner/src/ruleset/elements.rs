@@ -24,6 +24,7 @@ impl Set {
             Self::Senders(elements) => elements.len(),
             Self::PacketRates(elements) => elements.len(),
             Self::Counters(elements) => elements.len(),
+            Self::Flows => 0,
         }
     }
 
@@ -45,6 +46,7 @@ impl Set {
             Self::Senders(_) => "set of senders",
             Self::PacketRates(_) => "set of packet rates",
             Self::Counters(_) => "set of counters",
+            Self::Flows => "set of flows",
         }
     }
 
@@ -143,7 +145,7 @@ pub(super) fn of_family(family: Family, name: &RuleName, set: &Set) -> Result<()
         Set::Addresses(addrs) => all_of(family, name, addrs.iter().map(of)),
         Set::Ranges(ranges) => all_of(family, name, ranges.iter().map(|range| (Family::of_net(range), range))),
         Set::Pairs(pairs) => all_of(family, name, pairs.iter().flat_map(|(from, to)| [of(from), of(to)])),
-        Set::Ports(_) => Ok(()),
+        Set::Ports(_) | Set::Flows => Ok(()),
         Set::Numbers(numbers) => all_of(family, name, numbers.keys().map(|key| of(&key.frontend.addr))),
         Set::Sources(sources) => {
             all_of(family, name, sources.iter().map(|(frontend, _)| of(&frontend.addr)))?;

@@ -171,6 +171,9 @@ impl RuleSet {
                 {
                     return Err(unknown(numbers, "map of numbers", name));
                 }
+                Action::NoteFlow { set, .. } if !matches!(self.sets.get(set), Some(Set::Flows)) => {
+                    return Err(unknown(set, "set of flows", name));
+                }
                 Action::DnatTo(addr) => self.check_family(name, [*addr])?,
                 Action::Dnat { slots: 0, .. } | Action::DnatRemembered { slots: 0, .. } => {
                     return Err(InvalidRuleSet::NoSlots { chain: name.clone() });
@@ -213,8 +216,7 @@ impl RuleSet {
             Some(Set::Ports(_)) => expected == "set of ports",
             Some(Set::Senders(_)) => expected == "set of senders",
             Some(Set::Sources(_)) => expected == "set of frontends and sources",
-            Some(Set::Numbers(_)) => false,
-            None => false,
+            Some(Set::Numbers(_) | Set::Flows) | None => false,
         };
         if fits { Ok(()) } else { Err(unknown(name, expected, by)) }
     }
@@ -294,6 +296,7 @@ impl Chain {
         self.rules.iter().any(|rule| {
             let in_action = match &rule.action {
                 Action::Lookup(map) | Action::Dnat { map, .. } | Action::DnatAnyAddress { map } => asked(map),
+                Action::NoteFlow { set, .. } => asked(set),
                 Action::DnatRemembered { numbers, numbered, memory, .. }
                 | Action::DnatAgain { memory, numbers, numbered, .. } => {
                     asked(numbers) || asked(numbered) || asked(memory)

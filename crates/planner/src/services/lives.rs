@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
 };
 
-use podnet_model::{Block, Change, Family, Node, NodeName};
+use podnet_model::{Block, Change, Family, NodeName};
 
 use super::{Known, Services};
 use crate::ruleset::Set;
@@ -46,7 +46,7 @@ impl Lives {
                 self.nodes.remove(name);
                 self.lost.remove(name);
                 match node {
-                    Some(node) if node.lost => drop(self.lost.insert(name.clone(), addresses(node))),
+                    Some(node) if node.lost => drop(self.lost.insert(name.clone(), node.own_addrs().collect())),
                     Some(_) => drop(self.nodes.insert(name.clone())),
                     None => {}
                 }
@@ -64,11 +64,6 @@ impl Lives {
         let keeper = lent.or(block.owner.as_ref()).filter(|node| *node != own && self.nodes.contains(*node));
         Some(if keeper.is_some() && block.held.has(offset) { Life::Lives } else { Life::Over })
     }
-}
-
-fn addresses(node: &Node) -> Vec<IpAddr> {
-    let all = [Some(node.addr), node.addr6, node.internal, node.internal6];
-    all.into_iter().flatten().map(|addr| addr.0).collect()
 }
 
 impl Services {

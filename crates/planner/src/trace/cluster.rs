@@ -57,8 +57,7 @@ impl Cluster {
                 let outside = node.lease.iter().flat_map(|lease| {
                     [lease.public_ip.map(IpAddr::V4), lease.public_ipv6.map(IpAddr::V6)].into_iter().flatten()
                 });
-                let own = [Some(node.addr), node.addr6, node.internal, node.internal6].into_iter().flatten();
-                for addr in own.map(|addr| addr.0).chain(outside) {
+                for addr in node.own_addrs().chain(outside) {
                     self.node_addrs.entry(addr).or_insert_with(|| name.clone());
                 }
                 self.nodes.insert(name.clone(), node.clone());

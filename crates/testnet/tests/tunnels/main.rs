@@ -1,9 +1,10 @@
 //! Every way between nodes carries TCP, UDP, ICMP and fragments between pods: what the planner plans is done to two nodes in
 //! namespaces, here, and in the virtual machine where this kernel lacks what is needed. A packet passes the devices that a trace names, also by
-//! a Service, and to neighbours on a bridge.
+//! a Service, and to neighbours on a bridge. Flows are counted on that kernel, too.
 #![allow(clippy::unwrap_used)]
 
 mod bridged;
+mod counted;
 mod lab;
 mod namespace;
 mod probes;

@@ -36,20 +36,37 @@ pub(crate) fn udp_echo(from: &Namespace, to: &Namespace, address: IpAddr, sizes:
 
 /// A datagram comes back as it was sent.
 pub(crate) fn udp_exchange(from: &Namespace, to: &Namespace, address: IpAddr, sent: &[u8]) {
-    let server = to.netns.run(|| UdpSocket::bind((address, UDP_PORT))).unwrap().unwrap();
-    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let client = from.netns.run(|| UdpSocket::bind((any, 0))).unwrap().unwrap();
-    for socket in [&server, &client] {
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    Datagrams::open(from, to, address).exchange(sent);
+}
+
+/// A socket of one pod that sends, and one of another that answers.
+pub(crate) struct Datagrams {
+    client: UdpSocket,
+    server: UdpSocket,
+}
+
+impl Datagrams {
+    pub(crate) fn open(from: &Namespace, to: &Namespace, address: IpAddr) -> Self {
+        let server = to.netns.run(|| UdpSocket::bind((address, UDP_PORT))).unwrap().unwrap();
+        let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let client = from.netns.run(|| UdpSocket::bind((any, 0))).unwrap().unwrap();
+        for socket in [&server, &client] {
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
+        client.connect((address, UDP_PORT)).unwrap();
+        Self { client, server }
     }
-    client.connect((address, UDP_PORT)).unwrap();
-    let (size, mut buffer) = (sent.len(), vec![0; 65_536]);
-    client.send(sent).unwrap();
-    let (length, peer) = server.recv_from(&mut buffer).unwrap();
-    assert!(buffer[..length] == *sent, "{size} bytes arrived as {length} others");
-    server.send_to(&buffer[..length], peer).unwrap();
-    let length = client.recv(&mut buffer).unwrap();
-    assert!(buffer[..length] == *sent, "{size} bytes came back as {length} others");
+
+    /// A datagram comes back as it was sent.
+    pub(crate) fn exchange(&self, sent: &[u8]) {
+        let (size, mut buffer) = (sent.len(), vec![0; 65_536]);
+        self.client.send(sent).unwrap();
+        let (length, peer) = self.server.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..length] == *sent, "{size} bytes arrived as {length} others");
+        self.server.send_to(&buffer[..length], peer).unwrap();
+        let length = self.client.recv(&mut buffer).unwrap();
+        assert!(buffer[..length] == *sent, "{size} bytes came back as {length} others");
+    }
 }
 
 /// All that a namespace's devices see.

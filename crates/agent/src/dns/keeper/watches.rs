@@ -15,7 +15,7 @@ use podnet_client::{
 };
 use podnet_dns::{
     Config, Server,
-    chain::{ApiAccess, PodLabels},
+    chain::ApiAccess,
     metrics::{ApiRequest, Metrics},
     zone::Cluster,
 };
@@ -30,6 +30,10 @@ use crate::dns::{
 
 type Namespaces = Pin<Box<dyn Stream<Item = Result<watcher::Event<core::Namespace>, watcher::Error>> + Send>>;
 
+/// How many changes that wait are taken in before it is looked whether there is anything else: at the start of a large cluster a hundred
+/// thousand come one behind the other.
+const AT_ONCE: usize = 32;
+
 /// What tells of the cluster.
 pub(super) struct Watches {
     /// The API server that tells.
@@ -39,8 +43,6 @@ pub(super) struct Watches {
     /// What is imported, where some zone shows it.
     imports: Option<Imports>,
     with_pods: bool,
-    /// The labels that were kept of all pods of which they told.
-    pod_labels: PodLabels,
     with_slices: bool,
     synced: bool,
     /// The namespaces were listed, or cannot be: then those with Services in them are known.
@@ -76,7 +78,6 @@ pub(super) async fn watches(
         updates: watch(client, interest),
         namespaces: namespaces.default_backoff().boxed(),
         with_pods,
-        pod_labels: config.pod_labels(),
         with_slices,
         synced: false,
         namespaces_listed: false,
@@ -91,7 +92,7 @@ pub(super) async fn next(watches: Option<&mut Watches>, shared: &Shared, cluster
     let server = shared.server();
     tokio::select! {
         update = watches.updates.recv() => match update {
-            Some(update) => watches.update(&update, &server, cluster),
+            Some(update) => watches.take_in(&update, &server, cluster),
             None => std::future::pending().await,
         },
         event = watches.namespaces.next() => match event {
@@ -115,10 +116,9 @@ async fn imported(imports: &mut Option<Imports>) -> Heard {
 }
 
 impl Watches {
-    /// Whether they tell all that a Corefile needs.
+    /// Whether they tell of all that a Corefile needs. Which labels of pods were kept is not theirs to know.
     pub(super) fn suffice(&self, config: &Config) -> bool {
         (self.with_pods || !config.verifies_pods())
-            && self.pod_labels.suffice(&config.pod_labels())
             && (self.with_slices || !shows_endpoints(config))
             && (self.imports.is_some() || !config.imports())
             && api(config).is_ok_and(|api| api == self.api)
@@ -158,11 +158,6 @@ impl Watches {
         }
     }
 
-    /// The labels of pods that are kept of what they tell.
-    pub(super) fn pod_labels(&self) -> PodLabels {
-        self.pod_labels.clone()
-    }
-
     /// Takes in Services, endpoints and pods until all that there are were listed. What else they tell waits.
     pub(super) async fn list(&mut self, shared: &Shared, cluster: &mut Cluster) {
         while !self.synced {
@@ -173,15 +168,18 @@ impl Watches {
         }
     }
 
-    /// From here on the cluster keeps the labels of pods that a Corefile asks for, which these watches tell or told.
-    pub(super) fn keep_pod_labels(&mut self, config: &Config, cluster: &mut Cluster) {
-        self.pod_labels = config.pod_labels();
-        cluster.keep_pod_labels(self.pod_labels.clone());
-    }
-
     /// Whether nothing is left that would be known in a moment, whatever cannot be had.
     pub(super) fn is_settled(&self) -> bool {
         self.imports.as_ref().is_none_or(Imports::is_settled)
+    }
+
+    /// Takes in a change, and those that wait behind it.
+    fn take_in(&mut self, first: &Update, server: &Server, cluster: &mut Cluster) {
+        self.update(first, server, cluster);
+        for _ in 1..AT_ONCE {
+            let Ok(update) = self.updates.try_recv() else { return };
+            self.update(&update, server, cluster);
+        }
     }
 
     fn update(&mut self, update: &Update, server: &Server, cluster: &mut Cluster) {
@@ -246,17 +244,6 @@ fn programmed(change: &Change, cluster: &Cluster, metrics: &Metrics) {
     metrics.api.programmed(Timestamp::now().duration_since(triggered).try_into().unwrap_or_default());
 }
 
-/// The labels of pods that are among these or those.
-pub(super) fn together(these: PodLabels, those: PodLabels) -> PodLabels {
-    match (these, those) {
-        (PodLabels::These(mut keys), PodLabels::These(more)) => {
-            keys.extend(more);
-            PodLabels::These(keys)
-        }
-        _ => PodLabels::All,
-    }
-}
-
 /// Whether some zone shows endpoints, or Services by their endpoints: where none does (`noendpoints`), nobody has to be allowed to
 /// watch them.
 fn shows_endpoints(config: &Config) -> bool {
@@ -287,20 +274,4 @@ fn listener(metrics: &Arc<Metrics>) -> Listener {
     Arc::new(move |&Asked { host, method, code, held, took }| {
         metrics.api.asked(&ApiRequest { host, method, code, held, took });
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn these(keys: &[&str]) -> PodLabels {
-        PodLabels::These(keys.iter().map(|key| (*key).to_owned()).collect())
-    }
-
-    #[test]
-    fn labels_are_kept_for_the_corefile_before_and_for_the_next_one() {
-        assert_eq!(together(these(&["a", "b"]), these(&["b", "c"])), these(&["a", "b", "c"]));
-        assert_eq!(together(PodLabels::All, these(&["a"])), PodLabels::All);
-        assert_eq!(together(these(&["a"]), PodLabels::All), PodLabels::All);
-    }
 }

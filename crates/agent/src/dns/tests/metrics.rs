@@ -40,19 +40,6 @@ async fn said(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) -> Strin
     String::from_utf8_lossy(&response).into_owned()
 }
 
-/// Asks until what is said is what is wanted.
-async fn until(ask: impl AsyncFn() -> String, wanted: impl Fn(&str) -> bool) -> String {
-    let start = Instant::now();
-    loop {
-        let said = ask().await;
-        if wanted(&said) {
-            return said;
-        }
-        assert!(start.elapsed() < DEADLINE, "at last it said {said}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 fn served(said: &str) -> bool {
     said.starts_with("HTTP/1.1 200") && said.contains("coredns_build_info")
 }

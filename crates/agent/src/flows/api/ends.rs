@@ -143,8 +143,7 @@ async fn permitted(
 async fn read(question: Incoming) -> Result<Inquiry, Refusal> {
     let bad = |why: String| Refusal::new(StatusCode::BAD_REQUEST, why);
     let text = text_within(question, LONGEST, PATIENCE).await?;
-    let inquiry: Inquiry =
-        serde_json::from_slice(&text).map_err(|error| bad(format!("the question cannot be read: {error}")))?;
+    let inquiry = Inquiry::from_json(&text).map_err(|error| bad(format!("the question cannot be read: {error}")))?;
     if inquiry.questions.len() > MOST_ASKED {
         return Err(bad(format!("more is asked than can be at once, {MOST_ASKED}")));
     }

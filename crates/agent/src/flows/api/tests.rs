@@ -36,6 +36,7 @@ mod rights;
 use api_server::ApiServer;
 
 const DEADLINE: Duration = Duration::from_secs(30);
+const RETENTION: Retention = Retention { time: SignedDuration::from_mins(10), bytes: 1 << 20 };
 
 /// An agent's API, where flows are recorded.
 struct Lab {
@@ -61,7 +62,7 @@ impl Lab {
         let demand = Demand::new(Scope::Nothing);
         let here = Arc::new(capture::Pods::default());
         let own = Arc::new(forwarding::Node::default());
-        let past = Past::new(Retention { time: SignedDuration::from_mins(10), bytes: 1 << 20 });
+        let past = Past::new(RETENTION, None);
         demand.set_past(past.clone());
         let (identity, listener) =
             opened(&config(&directory), (Ipv4Addr::LOCALHOST, 0).into(), |error| panic!("{error:?}")).await;
@@ -287,8 +288,26 @@ async fn who_asks_again_hears_what_they_have_not_heard_and_nothing_twice() {
         let (status, mut stream) = lab.ask("here", &format!("follow=true&after={}", after.replace('/', "%2F"))).await;
         assert_eq!(status, 200);
         let text = until_read(&mut stream, &format!("\"node1/{epoch}/2\"")).await;
-        let heard = [0, 1].map(|number| text.contains(&format!("\"node1/{epoch}/{number}\"")));
+        // Of what an earlier recording counted this one knows nothing.
+        let (ahead, items): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.contains("\"type\":\"begun\""));
+        assert_eq!(ahead.len(), usize::from(first == 0), "{after}: {text}");
+        let heard = [0, 1].map(|number| items.concat().contains(&format!("\"node1/{epoch}/{number}\"")));
         assert_eq!(heard, [first == 0, true], "{after}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_again_is_told_of_no_beginning_where_another_agent_goes_on_with_what_was_counted() {
+    let lab = Lab::new().await;
+    let past = Past::new(RETENTION, Some(7));
+    past.add(&[gap()], Timestamp::now());
+    lab.demand.set_past(past);
+    // Of one that was heard before the one before it nothing is known.
+    for (heard, is_told) in [(7, false), (6, true)] {
+        let (status, mut stream) = lab.ask("here", &format!("follow=true&after=node1%2F{heard}%2F7")).await;
+        assert_eq!(status, 200);
+        let text = until_read(&mut stream, "\"type\":\"gap\"").await;
+        assert_eq!(text.contains("\"type\":\"begun\""), is_told, "{text}");
     }
 }
 

@@ -1,5 +1,5 @@
 //! What is not sent yet: in memory while the collector keeps up, on disk from the moment that it does not, until all there has come. What is put together
-//! for a long time is on disk from the start.
+//! for a long time is on disk from the start, and so is all where the collector's URL says so: a process that is killed does not lose it.
 
 use std::{collections::VecDeque, io, sync::Arc};
 
@@ -18,6 +18,8 @@ pub(super) struct Backlog {
     spill: Option<Spill>,
     /// All goes to disk, also while the collector keeps up.
     is_on_disk: bool,
+    /// What was sent last has not come.
+    is_away: bool,
     out: Out,
     /// What went unsent and is being told.
     telling: Option<Missing>,
@@ -42,8 +44,9 @@ impl Backlog {
     pub(super) fn new(spill: Option<Spill>, counts: Arc<Counts>) -> Self {
         let (memory, out) = (VecDeque::new(), Out::Nothing);
         let (telling, missing, is_told, is_unreadable) = (None, None, false, false);
-        let is_on_disk = false;
-        let backlog = Self { memory, spill, is_on_disk, out, telling, missing, counts, is_told, is_unreadable };
+        let (is_on_disk, is_away) = (false, false);
+        let backlog =
+            Self { memory, spill, is_on_disk, is_away, out, telling, missing, counts, is_told, is_unreadable };
         backlog.count();
         backlog
     }
@@ -51,6 +54,14 @@ impl Backlog {
     /// From now on all waits on disk, where there is one.
     pub(super) const fn wait_on_disk(&mut self) {
         self.is_on_disk = true;
+    }
+
+    /// The same, for so long that much is sent together.
+    pub(super) const fn gather_on_disk(&mut self) {
+        self.wait_on_disk();
+        if let Some(spill) = &mut self.spill {
+            spill.in_large_files();
+        }
     }
 
     /// Whether more waits on disk than what is added to at the moment: nothing is gained by waiting for others.
@@ -119,6 +130,7 @@ impl Backlog {
 
     /// The batch has come.
     pub(super) fn sent(&mut self) {
+        self.is_away = false;
         let was_told = self.telling.take().is_some();
         let out = std::mem::replace(&mut self.out, Out::Nothing);
         let done = self.spill.as_mut().and_then(|spill| {
@@ -128,6 +140,10 @@ impl Backlog {
         });
         if let Some(done) = done {
             self.heed(done);
+        }
+        // There is room for what had none.
+        if self.is_on_disk {
+            self.write_down();
         }
         self.count();
     }
@@ -147,6 +163,7 @@ impl Backlog {
     /// The batch has not come: what is in memory goes to disk, as it may be long until it does.
     pub(super) fn failed(&mut self) {
         self.returned();
+        self.is_away = true;
         self.write_down();
         self.count();
     }
@@ -184,7 +201,9 @@ impl Backlog {
 
     fn write_down(&mut self) {
         let Some(spill) = self.spill.as_mut().filter(|_| !self.memory.is_empty()) else { return };
-        let added = spill.add(self.memory.make_contiguous());
+        let items = self.memory.make_contiguous();
+        // What would be sent soon does not go for what comes behind it.
+        let added = if self.is_on_disk && !self.is_away { spill.fill(items) } else { spill.add(items) };
         self.counts.dropped(added.gone);
         self.counts.spilled(added.written as u64);
         self.memory.drain(..added.written);
@@ -241,6 +260,30 @@ mod tests {
         assert!(backlog.memory.len() == 1, "where all has come nothing is written any more");
         backlog.keep();
         assert_eq!(Spill::open(directory.path(), 1 << 20).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_has_no_room_on_disk_waits_in_memory_while_its_collector_takes_what_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let room = 16 << 10;
+        let (mut backlog, counts) = backlog(Some(Spill::open(directory.path(), room).unwrap()));
+        backlog.wait_on_disk();
+        backlog.take_in((0..60).map(flow).collect());
+        let written = counts.spilled_so_far();
+        assert!(written > 5 && written < 50, "{written}");
+        assert_eq!((backlog.len(), backlog.memory.len() as u64), (60, 60 - written));
+        let mut found = sequences(&backlog.batch(5));
+        backlog.take_in((60..70).map(flow).collect());
+        backlog.sent();
+        assert!(counts.spilled_so_far() > written, "what comes leaves room");
+        found.extend(drain(&mut backlog));
+        assert_eq!(found, (0..70).collect::<Vec<_>>());
+        assert_eq!((counts.dropped_so_far(), counts.spilled_so_far()), (0, 70));
+        // Once it is away all is on disk, and the oldest go.
+        backlog.take_in((70..130).map(flow).collect());
+        backlog.batch(5);
+        backlog.failed();
+        assert!(backlog.memory.is_empty() && counts.dropped_so_far() > 0);
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Courier {
     ) -> Self {
         let gather = collector.gather();
         if gather.is_long {
-            backlog.wait_on_disk();
+            backlog.gather_on_disk();
         }
         Self { name, collector, backlog, intake, counts, gather, most: gather.most, failures: 0, refusals: 0 }
     }

@@ -16,8 +16,10 @@ use podnet_flow::{Numbered, export};
 use super::missing::Missing;
 use crate::flows::private;
 
-/// Into how many files the room is parted: with the oldest so much goes.
+/// Into how many files the room is parted at least: with the oldest so much goes.
 const PARTS: u64 = 16;
+/// The most bytes of a file: what of the first one had come comes again from the next agent.
+const AGAIN: u64 = 1 << 20;
 const SUFFIX: &str = ".jsonl";
 const MISSING: &str = "missing";
 /// Who talks to whom is nobody's business on this node but the agent's.
@@ -28,6 +30,10 @@ pub(super) struct Spill {
     directory: PathBuf,
     /// How many bytes all files may have together.
     room: u64,
+    /// So many bytes make a file whole.
+    whole: u64,
+    /// No file that was there as it was opened had this number or a higher one.
+    free: u64,
     files: VecDeque<Part>,
     /// The last file, as long as more is added to it.
     writer: Option<File>,
@@ -77,19 +83,25 @@ impl Spill {
         DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;
         fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE))?;
         let mut files: Vec<Part> = Vec::new();
+        let mut free: u64 = 0;
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
-            if entry.file_type()?.is_file() {
-                fs::set_permissions(entry.path(), Permissions::from_mode(private::MODE))?;
-            }
             let name = entry.file_name();
             let number = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)).and_then(|name| name.parse().ok());
+            free = number.map_or(free, |number: u64| free.max(number.saturating_add(1)));
+            // Somebody else's directory, or whatever it is, holds up nothing.
+            if !entry.file_type()?.is_file() {
+                continue;
+            }
+            fs::set_permissions(entry.path(), Permissions::from_mode(private::MODE))?;
             files.extend(number.map(|number| Part { number, bytes: 0, lines: 0 }));
         }
         files.sort_by_key(|part| part.number);
         let mut spill = Self {
             directory: directory.to_path_buf(),
             room,
+            whole: (room / PARTS).min(AGAIN),
+            free,
             files: VecDeque::new(),
             writer: None,
             read: 0,
@@ -110,6 +122,11 @@ impl Spill {
         }
         spill.missing = fs::read(directory.join(MISSING)).ok().and_then(|text| serde_json::from_slice(&text).ok());
         Ok(spill)
+    }
+
+    /// From now on files are as large as the room has them, for whoever wants much at once.
+    pub(super) const fn in_large_files(&mut self) {
+        self.whole = self.room / PARTS;
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -135,11 +152,27 @@ impl Spill {
         self.files.iter().map(|part| part.bytes).sum()
     }
 
-    /// Adds items behind all others, until one cannot be written.
+    /// Adds items behind all others, until one cannot be written. Where there are too many bytes then, the oldest go.
     pub(super) fn add(&mut self, items: &[Numbered]) -> Added {
-        let (mut written, mut done) = (0, Ok(()));
+        self.append(items, u64::MAX)
+    }
+
+    /// Adds items behind all others, as many of them as there is room for, until one cannot be written.
+    pub(super) fn fill(&mut self, items: &[Numbered]) -> Added {
+        self.append(items, self.room)
+    }
+
+    /// Until there would be more than so many bytes.
+    fn append(&mut self, items: &[Numbered], most: u64) -> Added {
+        let (mut written, mut done, mut bytes) = (0, Ok(()), self.bytes());
         for item in items {
-            done = self.write(item);
+            let mut line = export::json(item).into_bytes();
+            line.push(b'\n');
+            bytes += line.len() as u64;
+            if bytes > most {
+                break;
+            }
+            done = self.write(&line);
             if done.is_err() {
                 break;
             }
@@ -149,10 +182,8 @@ impl Spill {
         Added { written, gone, done: done.and(shrunk) }
     }
 
-    fn write(&mut self, item: &Numbered) -> io::Result<()> {
-        let mut line = export::json(item).into_bytes();
-        line.push(b'\n');
-        let written = self.file()?.write_all(&line);
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        let written = self.file()?.write_all(line);
         let Some(part) = self.files.back_mut() else { return written };
         if written.is_ok() {
             part.bytes += line.len() as u64;
@@ -166,9 +197,9 @@ impl Spill {
 
     /// The file that is written to; another one where the last is full.
     fn file(&mut self) -> io::Result<&mut File> {
-        let is_full = self.files.back().is_none_or(|part| part.bytes >= self.room / PARTS);
+        let is_full = self.files.back().is_none_or(|part| part.bytes >= self.whole);
         if self.writer.is_none() || is_full {
-            let number = self.files.back().map_or(0, |part| part.number + 1);
+            let number = self.files.back().map_or(self.free, |part| self.free.max(part.number.saturating_add(1)));
             self.writer = None;
             let file = private::options().create_new(true).append(true).open(self.path(number))?;
             self.files.push_back(Part { number, bytes: 0, lines: 0 });

@@ -30,6 +30,11 @@ const KINDS: &str = "stdout:, syslog+udp://HOST, syslog+tcp://HOST, syslog+tls:/
                      amqps://HOST/VHOST?exchange=NAME (amqp as well), kafka+tls://HOST,HOST/TOPIC?compression=gzip (kafka as well), parquet:///DIRECTORY, \
                      s3+https://HOST/BUCKET/PREFIX?region=REGION (http as well)";
 
+/// The agent's own output, which has nothing of a URL but what stands behind `?`.
+const STDOUT: &str = "stdout:";
+/// Behind `?`, for any of them: where records wait.
+const BUFFER: &str = "buffer";
+
 /// What a family of schemes is before `+`, the feature that it is built in with, and whether it is.
 type Family = (&'static str, &'static str, bool);
 
@@ -51,6 +56,8 @@ const FAMILIES: [Family; 10] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     text: String,
+    /// What is sent there is on disk before, and not only where it cannot be sent.
+    pub(super) waits_on_disk: bool,
     pub(super) kind: Kind,
 }
 
@@ -183,15 +190,23 @@ impl fmt::Display for Target {
 impl Target {
     /// The name of the directory for what waits for it.
     pub(super) fn directory(&self) -> String {
-        let readable = self.text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' });
+        let place = self.place();
+        let readable = place.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' });
         let readable: String = readable.take(READABLE).collect();
         format!("{readable}-{}", self.mark())
     }
 
     /// What stands for it where anybody may read it: of all who send to it the same.
     pub(super) fn mark(&self) -> String {
-        let (hash, ..) = Uuid::new_v5(&NAMES, self.text.as_bytes()).as_fields();
+        let (hash, ..) = Uuid::new_v5(&NAMES, self.place().as_bytes()).as_fields();
         format!("{hash:08x}")
+    }
+
+    /// What was named, without how records wait for it: who says that anew still has what waits there, and records to the same place as others do.
+    fn place(&self) -> String {
+        let Some((place, query)) = self.text.split_once('?') else { return self.text.clone() };
+        let of_place: Vec<&str> = query.split('&').filter(|pair| pair.split('=').next() != Some(BUFFER)).collect();
+        if of_place.is_empty() { place.to_owned() } else { format!("{place}?{}", of_place.join("&")) }
     }
 }
 
@@ -199,26 +214,27 @@ impl FromStr for Target {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
-        if text == "stdout:" {
-            return Ok(Self { text: text.to_owned(), kind: Kind::Stdout });
-        }
         let unknown = || TargetError::Kind(text.split('@').next().unwrap_or_default().to_owned());
-        let (scheme, rest) = text.split_once("://").ok_or_else(unknown)?;
+        let wrong = |why| TargetError::Text { text: text.to_owned(), why };
+        let own = text.strip_prefix(STDOUT).filter(|rest| rest.is_empty() || rest.starts_with('?'));
+        let named = own.map(|rest| (STDOUT, rest)).or_else(|| text.split_once("://"));
+        let (scheme, rest) = named.ok_or_else(unknown)?;
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
         if authority.contains('@') {
             return Err(TargetError::Credentials);
         }
-        let parts = Parts::read(rest).map_err(|why| TargetError::Text { text: text.to_owned(), why })?;
-        let kind = kind(scheme, parts).ok_or_else(unknown)?;
-        let kind = kind.map_err(|why| TargetError::Text { text: text.to_owned(), why })?;
+        let mut parts = Parts::read(rest).map_err(wrong)?;
+        let waits_on_disk = parts.waits_on_disk().map_err(wrong)?;
+        let kind = kind(scheme, parts).ok_or_else(unknown)?.map_err(wrong)?;
         built_in(scheme, &FAMILIES)?;
-        Ok(Self { text: text.to_owned(), kind })
+        Ok(Self { text: text.to_owned(), waits_on_disk, kind })
     }
 }
 
 /// What a scheme and what stands behind it mean. None where there is no such scheme.
 fn kind(scheme: &str, parts: Parts) -> Option<Result<Kind, String>> {
     Some(match scheme {
+        STDOUT => parts.stdout(),
         "syslog+unix" => parts.unix().map(Kind::Syslog),
         "syslog+udp" => parts.host(514).map(|host| Kind::Syslog(Place::Udp(host))),
         "syslog+tcp" => parts.host(601).map(|host| Kind::Syslog(Place::Tcp(host))),

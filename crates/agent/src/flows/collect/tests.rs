@@ -9,6 +9,7 @@ mod away;
 mod kafka;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod places;
 #[cfg(feature = "amqp")]
 mod rabbitmq;
 #[cfg(all(feature = "ipfix", feature = "syslog"))]

@@ -3,8 +3,8 @@
 use k8s_openapi::jiff::SignedDuration;
 use podnet_flow::{Transport, names::Holder};
 use podnet_model::{
-    ClusterIp, Dual, Endpoint, EndpointSlice, NetConf, NodeAddr, PodAddr, Protocol, Service, ServicePort, SliceKey,
-    TargetPort,
+    ClusterIp, Dual, Endpoint, EndpointSlice, NetConf, NodeAddr, PodAddr, Pool, Protocol, Service, ServicePort,
+    SliceKey, TargetPort,
     endpoints::EndpointPort,
     flannel::Backend,
     service::{Port, ServiceKind},
@@ -26,7 +26,7 @@ fn pod(name: &str, ip: &str, phase: &str) -> Pod {
         "status": {"phase": phase, "podIPs": [{"ip": ip}]},
     }))
     .unwrap();
-    pod.object
+    pod.into()
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn a_pod_is_known_by_its_address_with_its_deployment_until_it_is_over_or_gone() 
     assert_eq!((found.service_account.as_deref(), found.labels.len()), (Some("till"), 1));
     let net = |text: &str| text.parse::<IpNet>().unwrap();
     assert_eq!(known.ranges(), [net("10.0.0.7/32"), net("10.96.0.0/16")].into(), "no pool has it");
-    known.facts().pools.insert("p".to_owned(), vec![net("10.0.0.0/24")]);
+    known.learn(&Change::Pool("p".into(), Some(Pool::new("p".into(), net("10.0.0.0/24")))));
     assert_eq!(known.ranges(), [net("10.0.0.0/24"), net("10.96.0.0/16")].into());
     for gateway in [IpAddr::V4(GATEWAY_V4), IpAddr::V6(AGENT_V6)] {
         let holder = known.facts().names.holder(gateway, Timestamp::now());

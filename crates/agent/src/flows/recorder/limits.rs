@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use podnet_flow::Direction;
-use podnet_kernel::tc::Dropped;
+use podnet_kernel::{flows::Told, tc::Dropped};
 
 use crate::flows::senders::{Counted, Loss};
 
@@ -27,6 +27,12 @@ type Limit = (u32, Direction, Option<Counted>);
 
 const fn limit(Loss { dropped, counted }: &Loss) -> Limit {
     (dropped.device, dropped.direction, *counted)
+}
+
+/// Whether what rang may have had a packet beyond a limit of packets or of connections: it was reset, or something of it was sent again.
+pub(super) fn may_be_beyond(bell: &Told) -> bool {
+    let (Told::Ended(entry) | Told::Replaced(entry)) = bell;
+    [entry.out, entry.into].iter().any(|way| way.resets > 0 || way.retransmissions > 0)
 }
 
 impl Limits {
@@ -58,6 +64,8 @@ impl Limits {
 
 #[cfg(test)]
 mod tests {
+    use podnet_flow::{Entry, Refusal, Transport, Unserved, Way};
+
     use super::*;
 
     fn at(second: i64) -> Timestamp {
@@ -97,6 +105,23 @@ mod tests {
         // The rules were replaced, and the queue was not.
         assert_eq!(more(20, [111, 3, 0]), [13]);
         assert!(more(30, [111, 3, 0]).is_empty());
+    }
+
+    #[test]
+    fn what_was_refused_or_sent_again_may_have_been_beyond_a_limit() {
+        let (to, transport, unserved) = ("10.96.0.7:80".parse().unwrap(), Transport::TCP, Unserved::Nobody);
+        let refusal =
+            Refusal { netns: 1, port: 1, to, transport, count: 1, born: 1, first: at(0), last: at(0), unserved };
+        let entry = refusal.entry(1, &["10.0.0.1".parse().unwrap()]).unwrap();
+        let (none, once) = (Way::default(), Way { retransmissions: 1, ..Way::default() });
+        let reset = Way { resets: 1, ..Way::default() };
+        for (out, into, expected) in
+            [(none, none, false), (once, none, true), (none, once, true), (reset, none, true), (none, reset, true)]
+        {
+            let entry = Entry { out, into, ..entry };
+            let told = [Told::Ended(entry), Told::Replaced(entry)];
+            assert_eq!(told.each_ref().map(may_be_beyond), [expected; 2], "{out:?} {into:?}");
+        }
     }
 
     #[test]

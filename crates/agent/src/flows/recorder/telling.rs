@@ -22,6 +22,7 @@ impl Recorder {
             self.hear(joint, now.0);
             if is_read {
                 joint.read(self.whole);
+                joint.limits(self.known.facts().names.beyond(), now.0);
             }
             items = joint.heard(items, now);
         }

@@ -2,6 +2,7 @@
 
 mod limits;
 mod other_node;
+mod refused;
 mod services;
 
 use std::{

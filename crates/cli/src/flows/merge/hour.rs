@@ -2,8 +2,8 @@
 //!
 //! Three nodes count in simulated kernels, whose maps and bells their agents read every second. Flows of every class, of both families and of
 //! every protocol begin all the time, to Services with and without masquerade. Pods are restarted and others get their addresses at once,
-//! agents are restarted over the maps that are there, and one node is lost. What two nodes tell of a flow comes to be one record, for who follows and in
-//! logs; and it counts once in sums.
+//! agents are restarted over the maps that are there, also after they were killed, and one node is lost. What two nodes tell of a flow comes to be one
+//! record, for who follows and in logs; and it counts once in sums.
 
 mod script;
 mod world;
@@ -15,10 +15,13 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use podnet_flow::{Class, Record, Reporter, Transport, record::End};
+use podnet_flow::{
+    Class, Gap, Key, Record, Reporter, Transport,
+    record::{Asked, End, GapAt},
+};
 
 use self::{
-    script::Line,
+    script::{Line, Who},
     world::{Event, World},
 };
 
@@ -29,13 +32,23 @@ const PODS: usize = 4;
 const LOST: (usize, i64) = (2, 2_700_500);
 /// Nodes whose agents are renewed, and when.
 const RENEWED: [(usize, i64); 4] = [(0, 450_456), (1, 810_456), (0, 1_770_456), (1, 2_850_456)];
-/// As an agent of podnet is down while it is renewed.
+/// As an agent of podnet is down while it is renewed, or once it was killed.
 const DOWN: i64 = 2_300;
 /// What is told so near to that may be told later than the other node waits for it.
 const DISTURBED: i64 = 10_000;
-/// So long a node's end of a flow may still be held once it is known: the other node is asked whether anything came for 6 s, and about what both counted for 15 s
-/// (`podnet_flow::joint`), and both read every second.
+/// What is over is told at the second reading that finds it so.
+const READ: i64 = 2_000;
+/// So long a node's end of a flow may still be held, before it goes to logs, once it is over: the other node is asked whether anything came for 6 s, and about
+/// what both counted for 15 s (`podnet_flow::joint`), and both read every second.
 const HELD: i64 = 30_000;
+
+/// Nodes whose agents are killed, and when: just after they read, so that other nodes were not asked yet about what that told.
+fn killed() -> impl Iterator<Item = (usize, i64)> {
+    (1..=21_i64).map(|number| {
+        let node = number % 2;
+        (usize::try_from(node).unwrap(), number * 120_000 + 45_001 + node * 300)
+    })
+}
 
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(1_700_000_000_000 + millis).unwrap()
@@ -51,14 +64,18 @@ fn the_records_of_a_scripted_hour_equal_the_script() {
     for (node, when) in RENEWED {
         world.after(when, Event::Stop(node));
     }
+    for (node, when) in killed() {
+        world.after(when, Event::Kill(node));
+    }
     world.after(LOST.1, Event::Lose(LOST.0));
     world.runs(HOUR);
     runs_out(&mut world);
     all_that_there_is_was_in_the_script(&world);
-    for told in [&world.told, &world.logs.ends] {
-        is_told_as_it_was(&world, told);
+    for (told, gone) in [(&world.told, None), (&world.logs.ends, Some(world.logs.gone.as_slice()))] {
+        is_told_as_it_was(&world, told, gone);
         what_two_nodes_counted_is_in_one_record(told, [200, 20]);
     }
+    what_is_gone_is_in_a_gap_and_nothing_else(&world);
 }
 
 #[test]
@@ -70,6 +87,7 @@ fn logs_and_sums_of_ten_minutes_in_which_nobody_goes_away_equal_the_script() {
     assert_eq!(world.logs.sums(), [packets(0), packets(1), world.script.len() as u64]);
     assert_eq!(world.logs.ends.len(), world.script.len());
     what_two_nodes_counted_is_in_one_record(&world.logs.ends, [40, 4]);
+    assert!(world.gaps.is_empty() && world.logs.gaps.is_empty());
 }
 
 /// Flows begin all the time, until some time.
@@ -109,11 +127,13 @@ fn as_seen(line: &Line) -> What {
     told_as(line, class, line.seen_source(), None)
 }
 
-fn is_told_as_it_was(world: &World, records: &[Arc<Record>]) {
-    let mut told: BTreeMap<What, i32> = BTreeMap::new();
+/// Whether these are the script, no more and no less. `gone` are ends that agents held for others' as they were killed, or lost: only what goes to logs is
+/// held so.
+fn is_told_as_it_was(world: &World, records: &[Arc<Record>], gone: Option<&[Arc<Record>]>) {
+    let mut told: BTreeMap<What, u32> = BTreeMap::new();
     for record in records {
         let uid = |end: &End| end.pod.as_ref().map(|pod| pod.uid.clone());
-        let asked = record.service.as_ref().map(|asked| SocketAddr::new(asked.ip, asked.port));
+        let asked = record.service.as_ref().map(Asked::at);
         let words = format!(
             "{} {} {} > {} {asked:?}",
             record.class,
@@ -125,42 +145,94 @@ fn is_told_as_it_was(world: &World, records: &[Arc<Record>]) {
         assert_eq!([record.sent.bytes, record.received.bytes], packets.map(|packets| packets * 100));
         *told.entry((words, [uid(&record.source), uid(&record.destination)], packets)).or_default() += 1;
     }
+    let asks = gone.is_some();
+    let (of_lost, gone) = (begun(&world.of_lost), gone.map_or_else(BTreeSet::new, begun));
     for line in &world.script {
-        // Of what the lost node alone counted, and had not told by then, nobody can tell the end.
-        let may_be_untold = may_be_untold(line);
+        let flow = (Key { source: line.from.1, destination: line.to.1, transport: line.transport }, at(line.began));
+        let is_of_lost = teller(line) == LOST.0;
+        let is_untold = is_of_lost && !of_lost.contains(&flow);
+        assert!(!is_untold || may_be_untold(line), "the lost node had time to tell it: {line:#?}");
         let witness = line.to.0.place().is_some_and(|(node, _)| node != LOST.0);
         let as_asked = told_as(line, line.class, line.from.1, line.asked.map(|(at, _)| at));
-        let as_seen = (may_be_untold && witness).then(|| as_seen(line));
-        let what =
-            if told.get(&as_asked).is_some_and(|left| *left > 0) { as_asked } else { as_seen.unwrap_or(as_asked) };
-        let left = told.get_mut(&what).map(|left| {
-            *left -= 1;
-            *left
-        });
-        let may_be_missing = may_be_untold && !witness;
+        let is_told = match is_untold || gone.contains(&flow) {
+            false => take(&mut told, &as_asked),
+            // The other end's node tells it, once it knows that this one does not.
+            true if is_of_lost && witness => take(&mut told, &as_asked) || take(&mut told, &as_seen(line)),
+            // Nobody can: the other end's tells it as a part of what this one told, or nobody else counted it.
+            true => true,
+        };
         let as_told = || {
             records.iter().filter(|record| record.source.at() == line.from.1 && record.destination.at() == line.to.1)
         };
-        assert!(
-            left.is_some_and(|left| left >= 0) || may_be_missing,
-            "missing: {what:?} from {:?}, told {:#?}",
-            line.began,
-            as_told().collect::<Vec<_>>()
-        );
+        assert!(is_told, "missing: {as_asked:?} from {:?}, told {:#?}", line.began, as_told().collect::<Vec<_>>());
     }
-    // Where the source's agent was away, nobody said by then for whom its node stands.
+    // Where the source's agent was away, nobody said by then for whom its node stands: the other end's node told it as well, once.
     let nodes = |line: &Line| [line.from.0.place().map(|(node, _)| node), None];
-    let is_early = |line: &&Line| line.is_masked() && is_disturbed(nodes(line), line.last, line.transport);
-    let early: BTreeSet<What> = world.script.iter().filter(is_early).map(as_seen).collect();
-    let extra: Vec<_> = told.iter().filter(|(what, left)| **left > 0 && !early.contains(*what)).collect();
-    assert!(extra.is_empty(), "{extra:#?}");
+    // For logs its agent says so once it is back, of all that the stack still knows: of datagrams that does not before they are over.
+    let is_told_once = |line: &Line| asks && line.transport != Transport::UDP && ends_elsewhere(line);
+    let is_early =
+        |line: &&Line| line.is_masked() && is_disturbed(nodes(line), line.last, line.transport) && !is_told_once(line);
+    for line in world.script.iter().filter(is_early) {
+        take(&mut told, &as_seen(line));
+    }
+    told.retain(|_, left| *left > 0);
+    assert!(told.is_empty(), "too many: {told:#?}");
     assert!(records.iter().any(|record| record.reporter == Reporter::Destination && record.is_secondary()));
 }
 
-/// Whether the node that was to tell a flow may have been lost before it told the end: of what was under way, and of what ended shortly before.
+/// Takes one of these away. Whether there was one.
+fn take(told: &mut BTreeMap<What, u32>, what: &What) -> bool {
+    match told.get_mut(what) {
+        Some(left) if *left > 0 => {
+            *left -= 1;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Which flows these are of.
+fn begun(records: &[Arc<Record>]) -> BTreeSet<(Key, Timestamp)> {
+    records.iter().map(|record| (record.key(), record.start)).collect()
+}
+
+/// The node that is to tell a flow.
+fn teller(line: &Line) -> usize {
+    line.from.0.place().or(line.to.0.place()).unwrap().0
+}
+
+/// Whether it is between pods of two nodes.
+fn ends_elsewhere(line: &Line) -> bool {
+    let node = |who: Who| who.place().map(|(node, _)| node);
+    node(line.from.0) != node(line.to.0)
+}
+
+/// Whether the node that is lost may not have told a flow by then: what was under way, and what ended just before.
 fn may_be_untold(line: &Line) -> bool {
-    let (teller, _) = line.from.0.place().or(line.to.0.place()).unwrap();
-    teller == LOST.0 && (!line.is_over || line.last + silence(line.transport) + HELD >= LOST.1)
+    !line.is_over || line.last + silence(line.transport) + READ >= LOST.1
+}
+
+/// What an agent held as it was killed is in the gap that the next one tells first; of nothing else there is a gap, to who follows and in logs. No
+/// agent holds an end for longer than it is to.
+fn what_is_gone_is_in_a_gap_and_nothing_else(world: &World) {
+    assert_eq!(world.gaps, world.logs.gaps);
+    let told: Vec<_> = world.gaps.iter().map(|gap| (gap.node.to_string(), gap.at, gap.end)).collect();
+    let expected: Vec<_> =
+        killed().map(|(node, when)| (format!("node{node}"), GapAt::Agent, at(when + DOWN))).collect();
+    assert_eq!(told, expected);
+    let mut in_gaps = 0;
+    for record in &world.logs.gone {
+        let over = record.end.as_millisecond() - at(0).as_millisecond() + silence(record.protocol);
+        let is_held = |(node, when): (usize, i64)| {
+            record.node.as_str() == format!("node{node}") && (when - HELD..=when).contains(&over)
+        };
+        assert!(killed().chain([LOST]).any(is_held), "held for too long: {record:#?}");
+        let is_in = |gap: &Gap| gap.node == record.node && (gap.start..=gap.end).contains(&at(over));
+        let is_in_gap = world.gaps.iter().any(is_in);
+        assert!(is_in_gap || is_held(LOST), "in no gap: {record:#?}");
+        in_gaps += usize::from(is_in_gap);
+    }
+    assert!(in_gaps > 0, "no agent was killed that held anything");
 }
 
 /// How long after the last packet of a flow its end is known: TCP says so.
@@ -187,7 +259,8 @@ fn all_that_there_is_was_in_the_script(world: &World) {
 /// Whether the agent of one of these nodes was away at about the time at which it was to tell the end of a flow, by its last packet.
 fn is_disturbed(nodes: [Option<usize>; 2], last: i64, transport: Transport) -> bool {
     let told = last + silence(transport);
-    RENEWED.iter().any(|(node, when)| nodes.contains(&Some(*node)) && (told - when).abs() < DISTURBED)
+    let mut away = RENEWED.into_iter().chain(killed());
+    away.any(|(node, when)| nodes.contains(&Some(node)) && (told - when).abs() < DISTURBED)
 }
 
 /// Of so many at least, and of so many that are masqueraded.

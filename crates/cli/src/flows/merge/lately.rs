@@ -7,7 +7,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use podnet_flow::{Key, Record, Report};
+use podnet_flow::{Key, Record, Report, Reporter};
 
 /// Longer than it takes to notice that a node does not answer any more.
 const REMEMBERED: SignedDuration = SignedDuration::from_mins(2);
@@ -40,7 +40,8 @@ pub(super) struct Lately {
 impl Lately {
     /// What is to be told is told; false where the other end's node told it before.
     pub(super) fn tell(&mut self, record: &Record) -> bool {
-        if record.report != Report::End {
+        // What both ends of were counted on one node no other one tells.
+        if record.report != Report::End || record.reporter == Reporter::Both {
             return true;
         }
         let by = if record.is_secondary() { By::Destination } else { By::Source };

@@ -139,9 +139,26 @@ fn what_the_destinations_node_tells_becomes_part_of_what_the_sources_does() {
     let told = merge.joined(held.all());
     let [Item::Flow(record)] = &told[..] else { panic!("{told:?}") };
     assert_eq!((record.reporter, record.destination_counts.is_some()), (Reporter::Both, true));
-    merge.forget("2026-01-01T00:05:00Z".parse().unwrap());
-    let Item::Flow(later) = &merge.joined(vec![flow(1, 1, "end", "source", "pod-pod-other-node")])[0] else { panic!() };
-    assert!(later.destination_counts.is_none());
+    let is_known = |time: &str| {
+        merge.forget(format!("2026-01-01T{time}Z").parse().unwrap());
+        let Item::Flow(later) = &merge.joined(vec![flow(1, 1, "end", "source", "pod-pod-other-node")])[0] else {
+            panic!()
+        };
+        later.destination_counts.is_some()
+    };
+    // That is looked at each 10 s.
+    assert_eq!(["00:02:56", "00:03:05", "00:03:06"].map(is_known), [true, true, false]);
+}
+
+#[test]
+fn of_what_one_node_counted_at_both_ends_nothing_is_remembered() {
+    let mut merge = merge(&["node1", "node2"], true);
+    let is_remembered = |reporter| {
+        let heard = Heard::Item(flow(1, 1, "end", reporter, "pod-pod-same-node"));
+        assert!(merge.hear(heard, Timestamp::UNIX_EPOCH).is_some());
+        format!("{:?}", merge.lately) != format!("{:?}", Lately::default())
+    };
+    assert_eq!(["both", "source"].map(is_remembered), [false, true]);
 }
 
 /// node1 masqueraded what its pod sent, and a flow of node1's own.

@@ -10,7 +10,7 @@ use podnet_kernel::snapshot::{Rules, Told};
 use podnet_model::{Family, limits::PodLimits};
 use podnet_planner::{
     attachments,
-    limits::{Found, Step, rules as limits, shaping, steps},
+    limits::{Step, rules as limits, shaping, steps},
     ruleset::RuleSet,
     trace::{Entry, Planned},
 };
@@ -107,15 +107,11 @@ fn of_bandwidths(told: &Told, planned: &Planned, entries: &BTreeSet<Entry>, find
         };
         let found = shaped.iter().find(|(device, _)| *device == link.device);
         let found = found.map(|(_, found)| *found).unwrap_or_default();
-        let found = Found {
-            ingress: found.ingress.filter(|_| wanted.ingress.is_some()),
-            egress: found.egress.filter(|_| wanted.egress.is_some()),
-            diverted: found.diverted && wanted.egress.is_some(),
-        };
         for step in steps(&wanted, &found) {
             let (words, bucket, there) = match step {
                 Step::SetIngress(bucket) => ("to", bucket, found.ingress),
                 Step::SetEgress(bucket) => ("from", bucket, found.egress),
+                // The annotations ask for no such limit.
                 Step::RemoveIngress | Step::RemoveEgress => continue,
             };
             let is = match there {

@@ -136,9 +136,7 @@ fn is_at(one: &Seen, spot: &Spot) -> bool {
 fn answer(start: Option<&Spot>, sent: &Sent, seen: &[Seen]) -> Option<Answer> {
     let answers = || seen.iter().filter(|one| one.sighting.found.kind != Kind::Probe);
     let first = answers().min_by_key(|one| one.sighting.at)?;
-    let is_home =
-        |one: &Seen, start: &Spot| is_back(one, start) || leaves(one, start, sent) || is_at_home(one, start, sent);
-    let came = |one: &&Seen| start.is_some_and(|start| is_home(one, start));
+    let came = |one: &&Seen| start.is_some_and(|start| is_back(one, start) || is_untunnelled(one, start, sent));
     let back = answers().filter(came).map(|one| one.sighting.at).min();
     let Found { kind, source, .. } = first.sighting.found;
     let place = (first.node.clone(), first.device.clone());
@@ -150,21 +148,15 @@ fn is_back(one: &Seen, start: &Spot) -> bool {
     is_at(one, start) && (one.sighting.outbound != start.outbound || is_loopback(one))
 }
 
-/// What came from outside may be answered past the node that it came in by: its way by plan is through a tunnel to the pod's node, which itself has
-/// a way to whoever sent it.
-fn leaves(one: &Seen, start: &Spot, sent: &Sent) -> bool {
-    let is_from_outside = start.point == Point::Underlay && !start.outbound;
+/// What went through a tunnel may be answered without one, by the underlay. What came from outside, past the node that it came in by: the pod's
+/// node itself has a way to whoever sent it. What a node sent, since its own address is no pod's.
+fn is_untunnelled(one: &Seen, start: &Spot, sent: &Sent) -> bool {
+    let is_home = match one.sighting.outbound {
+        true => start.point == Point::Underlay && !start.outbound,
+        false => matches!(start.point, Point::Device(_)) && start.outbound && one.node == start.node,
+    };
     let Found { destination, within, .. } = one.sighting.found;
-    let is_out = one.point == Point::Underlay && one.sighting.outbound && within.is_none();
-    is_from_outside && is_out && destination.ip() == sent.source.ip()
-}
-
-/// What a node sent into a tunnel may be answered without one: its own address is no pod's.
-fn is_at_home(one: &Seen, start: &Spot, sent: &Sent) -> bool {
-    let is_from_node = start.outbound && matches!(start.point, Point::Device(_));
-    let Found { destination, within, .. } = one.sighting.found;
-    let is_in = one.node == start.node && one.point == Point::Underlay && !one.sighting.outbound && within.is_none();
-    is_from_node && is_in && destination.ip() == sent.source.ip()
+    is_home && one.point == Point::Underlay && within.is_none() && destination.ip() == sent.source.ip()
 }
 
 /// There all comes in, and nothing is seen as it leaves.

@@ -47,9 +47,8 @@ pub(in crate::forwarding) fn senders(
 
 /// The addresses that this machine sends from to nodes: where it is one of them, to itself from one that the cluster knows.
 fn own_to_nodes(state: &State) -> BTreeSet<IpAddr> {
-    let addrs = |node: &Node| [Some(node.addr), node.addr6, node.internal, node.internal6];
-    let all = state.cluster.nodes().values().flat_map(addrs).flatten();
-    all.filter_map(|addr| probe::own_address(SocketAddr::new(addr.0, 0)).ok()).collect()
+    let all = state.cluster.nodes().values().flat_map(Node::own_addrs);
+    all.filter_map(|addr| probe::own_address(SocketAddr::new(addr, 0)).ok()).collect()
 }
 
 fn outside(state: &State, question: &mut Question, via: Option<&str>, here: &Here) -> Result<Vec<Source>, Failure> {

@@ -112,6 +112,7 @@ impl Lab {
                 ended: false,
                 asked: None,
                 error: None,
+                unserved: None,
             };
             self.map.insert(key, fresh);
         }

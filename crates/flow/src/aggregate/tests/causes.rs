@@ -3,7 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use super::*;
-use crate::{entry::IcmpError, record::Cause};
+use crate::{
+    entry::IcmpError,
+    record::Cause,
+    refusal::{Refusal, Unserved},
+};
 
 const NONE: Way = Way { packets: 0, bytes: 0, retransmissions: 0, resets: 0, flags: 0 };
 const ONE: Way = Way { packets: 1, ..NONE };
@@ -28,6 +32,7 @@ fn question(of: &str, transport: Transport) -> Entry {
         ended: false,
         asked: None,
         error: None,
+        unserved: None,
     }
 }
 
@@ -93,6 +98,96 @@ fn a_service_without_backends_refuses_or_drops() {
     assert_eq!(told(&mut later, 5, &rejected), (Verdict::Refused, Some(Cause::NoBackend)));
     later.names.set_unserved(HashSet::new());
     assert_eq!(ends(&mut later, 6, &rejected).cause, Some(Cause::NoBackend));
+}
+
+/// Packets from there to there were beyond a limit, the last one at that time.
+fn beyond(noted: &[(&str, &str, i64)]) -> crate::Beyond {
+    let mut beyond = crate::Beyond::default();
+    for (source, destination, last) in noted {
+        let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+        beyond.note(&Key { source, destination, transport: Transport::UDP }, at(*last));
+    }
+    beyond
+}
+
+#[test]
+fn what_a_limit_refused_or_lost_is_told_once_it_is_known_and_for_as_long_as_the_flow_lasts() {
+    let silent = question("203.0.113.5", Transport::UDP);
+    let rejected = Entry { error: port_unreachable(false), ..silent };
+    let mut reader = Reader::new();
+    assert_eq!(told(&mut reader, 5, &rejected), (Verdict::Refused, Some(Cause::Prohibited)));
+    reader.names.set_beyond(beyond(&[("10.0.0.1:1000", "203.0.113.5:53", 1)]));
+    let more = Entry { out: Way { packets: 2, ..ONE }, ..rejected };
+    assert_eq!(told(&mut reader, 60_005, &more), (Verdict::Refused, Some(Cause::Limit)));
+    // It is noted no more.
+    reader.names.set_beyond(beyond(&[]));
+    let answered = Entry { into: ONE, error: None, ..more };
+    assert_eq!(ends(&mut reader, 120_006, &answered).cause, Some(Cause::Limit));
+    // Another one, and an earlier one.
+    for noted in [("10.0.0.1:1001", "203.0.113.5:53", 1), ("10.0.0.1:1000", "203.0.113.5:53", -200)] {
+        let mut reader = Reader::new();
+        reader.names.set_beyond(beyond(&[noted]));
+        assert_eq!(told(&mut reader, 5, &silent), (Verdict::Forwarded, None));
+    }
+    // What was lost on its way to the pod, as it is known where that answers.
+    let mut reader = Reader::new();
+    reader.names.set_beyond(beyond(&[("203.0.113.5:53", "10.0.0.1:1000", 2)]));
+    assert_eq!(told(&mut reader, 5, &silent), (Verdict::Dropped, Some(Cause::Limit)));
+}
+
+/// As `a` asked for it three times within 2 s.
+fn refusal(transport: Transport, port: u16, unserved: Unserved) -> Refusal {
+    let to = "10.96.0.7:53".parse().unwrap();
+    Refusal { netns: 7, port, to, transport, count: 3, born: 1, first: at(1000), last: at(3000), unserved }
+}
+
+#[test]
+fn what_is_refused_at_the_socket_is_a_flow_of_its_pod_to_the_service() {
+    let own: [IpAddr; 2] = ["fd00::1".parse().unwrap(), "10.0.0.1".parse().unwrap()];
+    let service = podnet_model::ServiceKey::new("shop", "dns");
+    for (unserved, verdict) in [(Unserved::Nobody, Verdict::Refused), (Unserved::NobodyHere, Verdict::Dropped)] {
+        for (transport, port) in [(Transport::TCP, 0), (Transport::UDP, 4000)] {
+            let entry = refusal(transport, port, unserved).entry(1, &own).unwrap();
+            let mut reader = Reader::new();
+            reader.names.set_senders([(1, own.to_vec())].into());
+            // Whatever is known of slices.
+            reader.names.set_services([((entry.asked.unwrap(), transport), service.clone())].into());
+            let last = ends(&mut reader, 5000, &entry);
+            assert_eq!((last.verdict, last.cause, last.class), (verdict, Some(Cause::NoBackend), Class::PodService));
+            assert_eq!((last.source.port, last.source.ip), (port, own[1]));
+            assert_eq!(last.source.pod.as_ref().map(|pod| &*pod.name), Some("a"));
+            let asked = last.service.as_ref().map(|asked| (&asked.service, asked.at()));
+            assert_eq!(asked, Some((&service, last.destination.at())));
+            assert_eq!((last.sent, last.received), (Way { packets: 3, ..NONE }, NONE));
+            assert_eq!(last.reporter, Reporter::Source);
+            assert_eq!((last.start, last.end), (at(1000), at(3000)));
+        }
+    }
+    let none = refusal(Transport::TCP, 0, Unserved::Nobody).entry(1, &own[..1]);
+    assert_eq!(none, None, "an address of another family");
+}
+
+#[test]
+fn connections_that_are_refused_at_the_socket_are_told_once_they_are_over_and_datagrams_as_they_begin() {
+    let own: [IpAddr; 1] = ["10.0.0.1".parse().unwrap()];
+    for (transport, first, idle) in [(Transport::TCP, None, 4100), (Transport::UDP, Some(Report::Start), 63_100)] {
+        let entry = refusal(transport, 0, Unserved::Nobody).entry(1, &own).unwrap();
+        let mut reader = Reader::new();
+        let mut read = |now| {
+            let mut fate = Fate::Stays;
+            reader.with(now, |aggregator, scene, told| {
+                fate = aggregator.observe(&entry, scene, told);
+                if fate == Fate::Over {
+                    aggregator.over(&entry, scene);
+                }
+                aggregator.sweep(scene, told);
+            });
+            (fate, reader.told.last().map(|record| record.report))
+        };
+        assert_eq!(read(3100), (Fate::Stays, first));
+        assert_eq!(read(idle), (Fate::Stays, first), "something may come until the next reading");
+        assert_eq!(read(idle + 1000), (Fate::Over, Some(Report::End)));
+    }
 }
 
 #[test]

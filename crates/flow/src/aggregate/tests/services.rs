@@ -45,6 +45,7 @@ fn entry(device: u32, pod_began: bool, key: Key) -> Entry {
         ended: false,
         asked: None,
         error: None,
+        unserved: None,
     }
 }
 
@@ -74,7 +75,7 @@ fn one(reader: &Reader) -> Told {
     let [record] = &reader.told[..] else { panic!("{:?}", reader.told) };
     let asked = record.service.as_ref().map(|asked| {
         assert_eq!(asked.service, ServiceKey::new("shop", "cart"));
-        SocketAddr::new(asked.ip, asked.port).to_string()
+        asked.at().to_string()
     });
     let [source, destination] = [&record.source, &record.destination].map(|end| end.at().to_string());
     (source, destination, asked, record.class, record.reporter)

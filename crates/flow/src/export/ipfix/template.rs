@@ -69,14 +69,21 @@ macro_rules! flows {
             forward(86, 8),  // packetTotalCount
             forward(85, 8),  // octetTotalCount
             forward(6, 2),   // tcpControlBits
+            forward(220, 8), // tcpRstTotalCount
             reverse(86, 8),
             reverse(85, 8),
             reverse(6, 2),
+            reverse(220, 8),
             forward(136, 1),        // flowEndReason
             forward(89, 1),         // forwardingStatus
             forward(148, 8),        // flowId
+            forward(326, 8),        // digestHashValue
             forward(350, VARIABLE), // virtualStationName
             reverse(350, VARIABLE),
+            forward(349, VARIABLE), // virtualStationUUID
+            reverse(349, VARIABLE),
+            forward(371, VARIABLE), // userName
+            reverse(371, VARIABLE),
             forward(96, VARIABLE),  // applicationName
             forward(300, VARIABLE), // observationDomainName
         ]
@@ -98,6 +105,7 @@ pub(super) static MISSING: Template = Template {
         forward(166, 8),        // notSentFlowTotalCount
         forward(167, 8),        // notSentPacketTotalCount
         forward(168, 8),        // notSentOctetTotalCount
+        forward(326, 8),        // digestHashValue
         forward(300, VARIABLE), // observationDomainName
     ],
 };

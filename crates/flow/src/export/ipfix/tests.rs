@@ -1,6 +1,6 @@
 //! Messages as a collector reads them: by the templates that came, and nothing else.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use super::*;
 use crate::testing::{drops, flow, flow_v6, gap};
@@ -112,6 +112,37 @@ fn a_flow_is_read_by_its_template_with_both_directions_and_names() {
 }
 
 #[test]
+fn records_are_known_by_their_ids_and_pods_by_uid_and_service_account() {
+    let mut named = flow(1);
+    let Item::Flow(record) = &mut named.item else { panic!("no flow") };
+    let record = Arc::make_mut(record);
+    (record.sent.resets, record.received.resets) = (2, 3);
+    let pod = Arc::make_mut(record.source.pod.as_mut().unwrap());
+    (pod.uid, pod.service_account) = ("0a000000-0000-4000-8000-00000000000b".into(), Some("buyer".into()));
+    let mut aborted = named.clone();
+    aborted.record.sequence = 2;
+    let Item::Flow(record) = &mut aborted.item else { panic!("no flow") };
+    Arc::make_mut(record).protocol = Transport::SCTP;
+    let mut exporter = Exporter::new(&"node1".into());
+    let mut collector = Collector::default();
+    collector.hear(&exporter.templates(now()));
+    for message in exporter.messages(&[named.clone(), aborted, gap(3), named], now(), 65535) {
+        collector.hear(&message);
+    }
+    let ids: Vec<u64> = collector.records.iter().map(|(_, values)| number(&values[&(326, false)])).collect();
+    let expected = [1, 2, 3, 1].map(|number| Uuid::new_v5(&RECORDS, format!("node1/1/{number}").as_bytes()));
+    assert_eq!(ids, expected.map(|id| id.as_u64_pair().0));
+    assert!(ids[0] != ids[1] && ids[1] != ids[2], "{ids:?}");
+    let values = |at: usize, element| [false, true].map(|is_reverse| &collector.records[at].1[&(element, is_reverse)]);
+    // The other pod's uid is no UUID, and its service account is not known.
+    let uid: [u8; 16] = [0x0a, 0, 0, 0, 0, 0, 0x40, 0, 0x80, 0, 0, 0, 0, 0, 0, 0x0b];
+    assert_eq!(values(0, 349), [&uid.to_vec(), &Vec::new()]);
+    assert_eq!(values(0, 371), [&b"system:serviceaccount:shop:buyer".to_vec(), &Vec::new()]);
+    assert_eq!(values(0, 220).map(|count| number(count)), [2, 3]);
+    assert_eq!(values(1, 220).map(|count| number(count)), [0, 0], "what SCTP aborts is no reset of TCP");
+}
+
+#[test]
 fn the_status_of_forwarding_has_the_reason() {
     let Item::Flow(flow) = flow(0).item else { panic!("no flow") };
     let status = |verdict, cause| forwarding_status(&Record { verdict, cause, ..Record::clone(&flow) });
@@ -131,8 +162,8 @@ fn messages_are_no_longer_than_they_may_be_and_say_how_many_records_came_before(
     let mut collector = Collector::default();
     collector.hear(&exporter.templates(now()));
     let items: Vec<Numbered> = (0..10).map(|number| if number % 3 == 0 { gap(number) } else { flow(number) }).collect();
-    let messages = exporter.messages(&items, now(), 400);
-    assert!(messages.len() == 3 && messages.iter().all(|message| message.len() <= 400), "{messages:?}");
+    let messages = exporter.messages(&items, now(), 460);
+    assert!(messages.len() == 3 && messages.iter().all(|message| message.len() <= 460), "{messages:?}");
     let mut expected = vec![0];
     for message in messages {
         expected.push(u32::try_from(collector.records.len()).unwrap());
@@ -148,7 +179,7 @@ fn messages_are_no_longer_than_they_may_be_and_say_how_many_records_came_before(
 fn what_is_part_of_another_nodes_record_or_was_dropped_at_an_interface_is_no_record() {
     let mut part = flow(1);
     let Item::Flow(record) = &mut part.item else { panic!("no flow") };
-    std::sync::Arc::make_mut(record).report = Report::Part;
+    Arc::make_mut(record).report = Report::Part;
     let mut exporter = Exporter::new(&"node1".into());
     assert_eq!(exporter.messages(std::slice::from_ref(&part), now(), 400), Vec::<Vec<u8>>::new());
     let mut collector = Collector::default();

@@ -4,6 +4,21 @@ use super::*;
 use crate::joint::others::{KNOWN, Standing};
 
 #[test]
+fn a_clock_that_is_set_back_has_nothing_wait_for_longer() {
+    let mut agents = two();
+    let quiet = Record { received: crate::Way::default(), ..sent(2, 40001, 99_000) };
+    agents[0].hears(vec![sent(1, 40000, 99_000), quiet], 100_000);
+    agents[1].hears(vec![came(3, 40000, 99_000), front(4, 99_000)], 100_000);
+    assert!(agents.iter().all(|agent| agent.told.is_empty()));
+    // One of each waits twice: for what came or who began it, and then for who tells it.
+    for (now, expected) in [(50_000, [vec![1], vec![3]]), (10_000, [vec![1, 2], vec![3, 4]])] {
+        agents.iter_mut().for_each(|agent| agent.hears(Vec::new(), now));
+        let told = |agent: &Agent| agent.told.iter().map(|record| record.id.0.as_u128()).collect::<Vec<_>>();
+        assert_eq!(agents.each_ref().map(told), expected, "{now}");
+    }
+}
+
+#[test]
 fn what_was_masqueraded_and_is_forgotten_by_then_is_waited_for() {
     let datagrams = |report| Record { report, protocol: Transport::UDP, ..front(2, 1) };
     // An earlier agent may have heard of its beginning.
@@ -37,6 +52,47 @@ fn what_was_masqueraded_and_is_forgotten_by_then_is_waited_for() {
 }
 
 #[test]
+fn what_an_agent_told_before_it_was_renewed_the_other_one_tells_as_a_part() {
+    // By whether it was known from its beginning; conntrack may have forgotten what it translated by then.
+    for (protocol, knows_beginning, is_forgotten) in
+        [(Transport::TCP, false, false), (Transport::TCP, true, false), (Transport::UDP, true, true)]
+    {
+        for goes_away in [false, true] {
+            let mut agents = two();
+            let report = |report| Record { report, protocol, ..front(2, 1) };
+            agents[0].origins = vec![(addr("172.16.0.1:4000"), addr("10.0.1.1:40000"), addr("10.96.0.1:80"))];
+            if knows_beginning {
+                agents[1].hears(vec![report(Report::Start)], 500);
+                ask(&mut agents, 500);
+                agents[1].hears(Vec::new(), 600);
+            }
+            let own = Record { protocol, seen_as: Some(addr("172.16.0.1:4000")), ..sent(1, 40000, 0) };
+            agents[0].hears_as(vec![own], 1000, true, true);
+            assert_eq!(seen(&agents[0].told), [(1, Report::End, Reporter::Source, None)]);
+            let origins = if is_forgotten { Vec::new() } else { std::mem::take(&mut agents[0].origins) };
+            agents[0] = Agent { origins, ..Agent::new("node1") };
+            agents[1].hears(vec![report(Report::End)], 2000);
+            for now in [2100, 3200, 4300] {
+                ask(&mut agents, now);
+                agents[1].hears(Vec::new(), now + 50);
+            }
+            if goes_away {
+                // Whether it is lost or will tell it nobody knows.
+                let asked = agents[1].joint.questions(at(6000)).remove(&NodeName::from("node1")).unwrap();
+                let numbers: Vec<u64> = asked.into_iter().map(|(number, _)| number).collect();
+                let away = Err(Unanswered::Away);
+                agents[1].joint.answered(&"node1".into(), &numbers, away, (&names(), at(6000)));
+            }
+            assert!(agents[1].told.is_empty() && agents[1].counted.is_empty());
+            agents[1].hears(Vec::new(), 18_000);
+            let expected = if goes_away { Report::End } else { Report::Part };
+            assert_eq!(seen(&agents[1].told), [(2, expected, Reporter::Destination, None)], "{protocol}");
+            assert_eq!(agents[1].counted.len(), usize::from(goes_away), "{protocol}");
+        }
+    }
+}
+
+#[test]
 fn of_what_is_over_before_its_beginning_is_answered_the_end_is_told_alone() {
     let mut agents = two();
     let report = |report| Record { report, ..front(2, 1) };
@@ -66,7 +122,7 @@ fn another_nodes_agent_only_adds_what_it_counted_itself() {
     source.hears(vec![sent(1, 40000, 0)], 1000);
     let answer = |source: &mut Agent, node: &str, record: Record| {
         let questions = vec![Question::Joins(Arc::new(record))];
-        source.joint.answer(&Inquiry { node: node.into(), now: at(1000), questions }, &[], |_| true, at(1000))
+        source.joint.answer(&Inquiry::new(node.into(), at(1000), questions), &[], |_| true, at(1000))
     };
     assert_eq!(answer(&mut source, "node3", foreign("node2")), [Answer::Unknown]);
     assert_eq!(answer(&mut source, "node3", foreign("node3")), [Answer::Later]);
@@ -115,6 +171,41 @@ fn what_ends_while_the_other_node_is_away_is_told_by_that_one_alone() {
     agents[1].hears(vec![front(2, 1)], 7600);
     let reports = agents[1].told.iter().map(|record| record.report).collect::<Vec<_>>();
     assert_eq!(reports, [Report::Start, Report::Update, Report::End]);
+    assert_eq!(agents[1].counted.len(), 3);
+}
+
+#[test]
+fn what_begins_while_an_agent_that_answered_before_is_away_waits_for_it() {
+    let report = |report| Record { report, ..front(2, 1) };
+    let waits = |is_known: bool| {
+        let mut agents = two();
+        if is_known {
+            agents[1].joint.answered(&"node1".into(), &[], Ok(&[]), (&names(), at(0)));
+        }
+        // It is asked who began it, and then who tells it.
+        agents[1].hears(vec![report(Report::Start)], 1000);
+        agents[1].hears(Vec::new(), 4000);
+        agents[1].hears(vec![report(Report::Update)], 5000);
+        agents[1].hears(Vec::new(), 8000);
+        agents[1].hears(Vec::new(), 18_900);
+        agents
+    };
+    let reports = |agent: &Agent| agent.told.iter().map(|record| record.report).collect::<Vec<_>>();
+    assert_eq!(reports(&waits(false)[1]), [Report::Start, Report::Update]);
+    // It is back, and tells it alone.
+    let mut agents = waits(true);
+    assert!(agents[1].told.is_empty() && agents[1].counted.is_empty());
+    agents[0].origins = vec![(addr("172.16.0.1:4000"), addr("10.0.1.1:40000"), addr("10.96.0.1:80"))];
+    ask(&mut agents, 18_950);
+    agents[1].hears(vec![report(Report::End)], 61_000);
+    ask(&mut agents, 61_000);
+    is_told_by_the_source(&mut agents, Record { seen_as: Some(addr("172.16.0.1:4000")), ..sent(1, 40000, 0) });
+    // It stays away: all is told here, also what has not waited as long.
+    let mut agents = waits(true);
+    agents[1].hears(Vec::new(), 19_000);
+    assert_eq!(reports(&agents[1]), [Report::Start, Report::Update]);
+    agents[1].hears(vec![front(2, 1)], 20_000);
+    assert_eq!(reports(&agents[1]), [Report::Start, Report::Update, Report::End]);
     assert_eq!(agents[1].counted.len(), 3);
 }
 

@@ -165,7 +165,7 @@ fn addr(key: Key) -> Option<IpAddr> {
 
 /// Removes elements that the kernel told of.
 pub(in super::super) fn remove_told(transaction: &mut Transaction<'_>, set: &str, keys: &[Key]) {
-    // Keys are of 40 bytes at most: so many are far below the longest attribute.
+    // Keys are of 44 bytes at most: so many are far below the longest attribute.
     const AT_ONCE: usize = 512;
     for keys in keys.chunks(AT_ONCE) {
         transaction.message(Message::DelElements, 0, format!("remove elements from {set}"), |writer| {

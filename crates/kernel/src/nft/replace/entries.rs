@@ -70,9 +70,9 @@ impl Listed {
     }
 }
 
-/// Whether each element is about one address, with which its key ends.
+/// Whether each element is about one address, with which its key ends, or rules put it there.
 const fn is_of_pods(kind: Kind) -> bool {
-    matches!(kind, Kind::Senders | Kind::Addresses | Kind::PacketRates | Kind::Counters)
+    matches!(kind, Kind::Senders | Kind::Addresses | Kind::PacketRates | Kind::Counters | Kind::Flows)
 }
 
 /// What is not as it has to be at some addresses, each with whether it is missing.

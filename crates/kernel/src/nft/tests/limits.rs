@@ -1,6 +1,7 @@
 //! Limits of pods' packets and connections, with real traffic.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use podnet_model::{
 };
 use podnet_planner::{
     limits::rules,
-    ruleset::{RuleSet, diff, unspecified},
+    ruleset::{Action, Chain, ChainKind, Field, Hook, HookPoint, Match, Rule, RuleSet, diff, unspecified},
 };
 
 use super::{super::*, pod_addr};
@@ -177,11 +178,58 @@ fn what_is_lost_beyond_the_rate_is_counted_to_the_last_packet_by_pod_and_kept_as
             lost.get(&limited(family)).copied().unwrap_or_default() + arrived == SENT
         });
         assert!((u64::from(BURST)..SENT).contains(&arrived), "{arrived} packets of {SENT}");
+        let source = if is_ingress { other(family) } else { limited(family) };
+        let source = SocketAddr::new(source, sender.local_addr().unwrap().port());
+        assert_eq!(noted(&mut lab.socket, family), [(source, SocketAddr::new(addr, 9), 17)].into());
         lab.socket.apply(family, TABLE, &diff(&table(1), &table(2))).unwrap();
         let lost = lab.socket.counters(family, TABLE, set).unwrap();
         assert_eq!(lost.into_iter().collect::<Vec<_>>(), [(limited(family), SENT - arrived)]);
         lab.socket.delete_table(family, TABLE).unwrap();
         assert!(lab.socket.counters(family, TABLE, set).unwrap().is_empty());
+        assert!(noted(&mut lab.socket, family).is_empty());
+    }
+}
+
+/// The flows of which something was lost or refused: from where, to where and by which protocol.
+fn noted(socket: &mut NftSocket, family: Family) -> BTreeSet<(SocketAddr, SocketAddr, u8)> {
+    let flows = socket.flows(family, TABLE, rules::BEYOND).unwrap();
+    let most = Duration::from_secs(rules::NOTED_FOR.into());
+    assert!(flows.iter().all(|flow| flow.left <= most), "{flows:?}");
+    flows.into_iter().map(|flow| (flow.source, flow.destination, flow.protocol)).collect()
+}
+
+#[test]
+fn a_connection_that_is_refused_is_noted_as_it_was_asked_for_and_as_it_was_translated() {
+    let mut lab = lab("nft-noted");
+    let _server = lab.limited.run(|| TcpListener::bind("[::]:80")).unwrap().unwrap();
+    for family in Family::ALL {
+        let (to, asked) = (limited(family), pod_addr(family, 9));
+        let translated = Rule {
+            matches: vec![Match::Address(Field::DestinationAddress, asked)],
+            action: Action::DnatTo(to),
+            comment: "a Service",
+        };
+        let hook = Hook { kind: ChainKind::Nat, point: HookPoint::Prerouting, priority: -100 };
+        let chain = Chain { hook: Some(hook), rules: vec![translated] };
+        let service = RuleSet { chains: [("asked".into(), chain)].into(), ..RuleSet::empty(family) };
+        lab.socket.replace("podnet-asked", &service).unwrap();
+        let one = ingress(limits(None, Some(1)));
+        let table = rules::rules(family, [(to, &one)]).unwrap();
+        lab.socket.replace(TABLE, &table).unwrap();
+        let _open = connect(&lab.other, asked).unwrap();
+        assert!(noted(&mut lab.socket, family).is_empty(), "what is within the limit is not noted");
+        assert_eq!(connect(&lab.other, asked).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        let there = noted(&mut lab.socket, family);
+        let places: BTreeSet<_> = there.iter().map(|(source, to, protocol)| (source.ip(), *to, *protocol)).collect();
+        let at = |addr| (other(family), SocketAddr::new(addr, 80), 6);
+        assert_eq!(places, [at(to), at(asked)].into());
+        let ports: BTreeSet<u16> = there.iter().map(|(source, ..)| source.port()).collect();
+        assert_eq!(ports.len(), 1, "{there:?}");
+        // The rest of the table is looked at and mended without it.
+        lab.socket.replace(TABLE, &table).unwrap();
+        assert_eq!(noted(&mut lab.socket, family), there);
+        let listed = lab.socket.listed(family, TABLE, &mut 1000).unwrap().unwrap();
+        assert_eq!(listed.differences_of(TABLE, &table, &[to].into()), []);
     }
 }
 
@@ -259,8 +307,11 @@ fn limits_are_listed_in_words_and_changed_without_touching_those_of_others() {
         "elements = { 10.0.0.2 limit rate over 50/second",
         "elements = { fd00::1 limit rate over 200/second",
         "elements = { 10.0.0.1 counter packets 0 bytes 0 }",
-        "ip6 saddr @packets-from ip6 saddr @lost-from drop comment \"more packets than the pod may have\"",
-        "ip saddr @packets-from ip saddr @lost-from drop comment \"more packets than the pod may have\"",
+        "ip6 saddr @packets-from ip6 saddr @lost-from jump lose comment \"more packets than the pod may have\"",
+        "ip saddr @packets-from ip saddr @lost-from jump lose comment \"more packets than the pod may have\"",
+        "jump note comment \"whose packet it is\"",
+        "update @beyond { ip saddr . meta l4proto",
+        "update @beyond { ip6 saddr . meta l4proto",
         "ct state new ip daddr @limited-to jump connections-to comment \"limits of connections\"",
         "ip daddr 10.0.0.1 jump to-10.0.0.1 comment \"its limit\"",
         "ip6 daddr fd00::1 jump to-fd00--1 comment \"its limit\"",

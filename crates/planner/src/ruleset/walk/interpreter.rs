@@ -232,6 +232,8 @@ impl Traveller {
                 self.untracked = true;
                 Done::Next
             }
+            // What is noted is asked by no rule.
+            Action::NoteFlow { .. } => Done::Next,
             Action::Masquerade => {
                 self.masqueraded = true;
                 Done::End(None)

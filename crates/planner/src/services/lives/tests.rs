@@ -1,6 +1,6 @@
 //! Who is there, by what the cluster tells.
 
-use podnet_model::{BlockCidr, Held, Loan, NodeAddr};
+use podnet_model::{BlockCidr, Held, Loan, Node, NodeAddr};
 
 use super::*;
 use crate::services::packet_table::{self, address};

@@ -132,5 +132,5 @@ fn the_table_of_pods_has_the_senders_whose_ethernet_addresses_are_told() {
     };
     assert!(unknown(|link| link.mac = None));
     assert!(unknown(|link| (link.mac, link.bridge) = (Some(podnet_model::Mac([2; 6])), Some("br".into()))));
-    assert_eq!(rules::part(Family::V4, []).sets.len(), 8);
+    assert_eq!(rules::part(Family::V4, []).sets.len(), 9);
 }

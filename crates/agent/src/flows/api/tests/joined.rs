@@ -40,7 +40,7 @@ impl Lab {
 fn inquiry(at: Timestamp, count: usize) -> String {
     let question = Question::Joins(Arc::new(ended("node2", "destination", at)));
     let questions = vec![question; count];
-    serde_json::to_string(&Inquiry { node: "node2".into(), now: Timestamp::now(), questions }).unwrap()
+    serde_json::to_string(&Inquiry::new("node2".into(), Timestamp::now(), questions)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,7 +74,7 @@ async fn what_another_nodes_agent_counted_is_in_the_record_of_this_one_and_only_
     assert_eq!(record.to_string(), "node1/1/7");
     let counts = flow.destination_counts.as_ref().unwrap();
     assert_eq!((counts.node.as_str(), counts.sent.packets), ("node2", 3));
-    let other = Inquiry { node: "node3".into(), now: Timestamp::now(), questions: Vec::new() };
+    let other = Inquiry::new("node3".into(), Timestamp::now(), Vec::new());
     let (status, text) = lab.inquire("agent", serde_json::to_string(&other).unwrap()).await;
     assert!(status == 403 && text.contains("the agent of node2"), "{status} {text}");
 }

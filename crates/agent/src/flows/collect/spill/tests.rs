@@ -132,6 +132,54 @@ fn a_file_that_cannot_be_removed_stays_known_and_that_nothing_can_be_noted_ends_
 }
 
 #[test]
+fn what_is_no_file_is_passed_over_and_its_number_as_well() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("7.jsonl")).unwrap();
+    fs::write(directory.path().join("3.jsonl"), export::json(&flow(0)) + "\n").unwrap();
+    let mut spill = Spill::open(directory.path(), 64 << 10).unwrap();
+    add(&mut spill, &[flow(1)]);
+    assert!(directory.path().join("8.jsonl").is_file());
+    assert_eq!(drain(&mut spill, 10), [0, 1]);
+    add(&mut spill, &[flow(2)]);
+    assert_eq!(drain(&mut spill, 10), [2]);
+}
+
+#[test]
+fn a_file_is_whole_when_it_has_so_much_as_may_come_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let is_whole_at = |spill: &mut Spill, bytes: u64| {
+        add(spill, &[flow(0)]);
+        spill.files.back_mut().unwrap().bytes = bytes;
+        let before = spill.files.len();
+        add(spill, &[flow(1)]);
+        spill.files.len() > before
+    };
+    // Of a large room, of a small one, and for whoever wants much at once.
+    let large = 256 << 20;
+    for (room, is_large, whole) in [(large, false, AGAIN), (1 << 20, false, 64 << 10), (large, true, 16 << 20)] {
+        let mut spill = Spill::open(directory.path(), room).unwrap();
+        if is_large {
+            spill.in_large_files();
+        }
+        assert_eq!([whole - 1, whole].map(|bytes| is_whole_at(&mut spill, bytes)), [false, true], "{room}");
+    }
+}
+
+#[test]
+fn where_nothing_is_to_go_for_it_only_so_much_is_added_as_there_is_room_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let items: Vec<Numbered> = (1..4).map(flow).collect();
+    let length = |item: &Numbered| export::json(item).len() as u64 + 1;
+    let mut spill = Spill::open(directory.path(), length(&items[0]) + length(&items[1])).unwrap();
+    let added = spill.fill(&items);
+    assert!((added.written, added.gone) == (2, 0) && added.done.is_ok(), "{added:?}");
+    assert_eq!(sequences(&spill.next(1).unwrap()), [1]);
+    spill.sent().unwrap();
+    assert_eq!(spill.fill(&items[2..]).written, 1, "a file that has come whole leaves room");
+    assert_eq!(drain(&mut spill, 10), [2, 3]);
+}
+
+#[test]
 fn what_could_not_be_written_is_written_once_and_files_with_nothing_in_them_go() {
     let directory = tempfile::tempdir().unwrap();
     let mut spill = Spill::open(directory.path(), 64 << 10).unwrap();

@@ -3,12 +3,12 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use super::{
-    BYTES, Broker, Brokers, EXCHANGE, FEWEST_BYTES, Files, Host, INDEX, Kind, MOST_SECONDS, Place, REGION, SECONDS,
-    Shelf, Web,
+    BUFFER, BYTES, Broker, Brokers, EXCHANGE, FEWEST_BYTES, Files, Host, INDEX, Kind, MOST_SECONDS, Place, REGION,
+    SECONDS, Shelf, Web,
 };
 
 /// What may stand behind `?`.
-const NAMES: [&str; 7] = ["credentials", "ca", "exchange", "region", "bytes", "seconds", "compression"];
+const NAMES: [&str; 8] = ["credentials", "ca", "exchange", "region", "bytes", "seconds", "compression", BUFFER];
 /// The longest name of a topic (Kafka, `Topic.MAX_NAME_LENGTH`).
 const LONGEST_TOPIC: usize = 249;
 
@@ -48,6 +48,15 @@ impl Parts {
         number.ok_or_else(|| format!("{name} is a number from {} to {}, and not {text}", meant.start(), meant.end()))
     }
 
+    /// Whether records are on disk before they are sent.
+    pub(super) fn waits_on_disk(&mut self) -> Result<bool, String> {
+        match self.take(BUFFER).as_deref() {
+            None => Ok(false),
+            Some("disk") => Ok(true),
+            Some(other) => Err(format!("{BUFFER} is disk, and not {other}; leave it out for what is usual")),
+        }
+    }
+
     fn nothing_is_left(&self) -> Result<(), String> {
         self.values.first().map_or(Ok(()), |(name, _)| Err(format!("{name} is of no use there")))
     }
@@ -72,6 +81,12 @@ impl Parts {
             "" | "/" => Ok(()),
             path => Err(format!("the path {path} is of no use there")),
         }
+    }
+
+    pub(super) fn stdout(self) -> Result<Kind, String> {
+        self.nothing_is_left()?;
+        self.has_no_path()?;
+        if self.authority.is_empty() { Ok(Kind::Stdout) } else { Err("it has no host".to_owned()) }
     }
 
     pub(super) fn unix(self) -> Result<Place, String> {

@@ -41,6 +41,28 @@ fn a_target_is_read_with_the_ports_and_paths_that_are_usual() {
 }
 
 #[test]
+fn where_records_wait_is_said_of_any_target_and_makes_no_other_one_of_it() {
+    let target = |text: &str| text.parse::<Target>().unwrap();
+    let (usual, on_disk) = (target("stdout:"), target("stdout:?buffer=disk"));
+    assert_eq!((usual.waits_on_disk, on_disk.waits_on_disk), (false, true));
+    assert_eq!((&on_disk.kind, on_disk.to_string().as_str()), (&Kind::Stdout, "stdout:?buffer=disk"));
+    for (text, usual) in [
+        ("stdout:?buffer=disk", "stdout:"),
+        ("otlp+https://a?ca=/f&buffer=disk&credentials=/c", "otlp+https://a?ca=/f&credentials=/c"),
+        ("kafka://a/b?buffer=disk", "kafka://a/b"),
+    ] {
+        let target = |text: &str| Target { text: text.to_owned(), waits_on_disk: false, kind: Kind::Stdout };
+        let (own, usual) = (target(text), target(usual));
+        assert_eq!((own.mark(), own.directory()), (usual.mark(), usual.directory()), "{text}");
+    }
+    // Others know it by what it was called before this could be said.
+    let text = "otlp+https://a?ca=/f&";
+    let (hash, ..) = Uuid::new_v5(&NAMES, text.as_bytes()).as_fields();
+    let other = Target { text: text.to_owned(), waits_on_disk: false, kind: Kind::Stdout };
+    assert_eq!(other.mark(), format!("{hash:08x}"));
+}
+
+#[test]
 fn brokers_of_kafka_have_commas_between_them() {
     let brokers = |text: &str| if let Kind::Kafka(brokers) = kind(text) { brokers } else { panic!("{text}") };
     let plain = brokers("kafka://a,b:99,[::1]/flows?credentials=/c");
@@ -76,6 +98,11 @@ fn what_is_wrong_with_a_target_is_named_and_no_password_is_told() {
         ("", "stdout:"),
         ("stdout", "stdout:"),
         ("ftp://a", "ipfix+tcp"),
+        ("stdout:out", "stdout:"),
+        ("stdout://out", "stdout:"),
+        ("stdout:?ca=/f", "ca is of no use"),
+        ("stdout:?buffer=memory", "buffer is disk, and not memory"),
+        ("parquet:///f?buffer=disk&buffer=disk", "buffer has a value, once"),
         ("syslog+udp://", "no host"),
         ("syslog+udp://a:x", "x is no port"),
         ("syslog+udp://a:0", "0 is no port"),
@@ -141,7 +168,7 @@ fn a_kind_that_is_not_built_in_is_refused_by_the_feature_that_it_needs() {
 #[test]
 fn targets_have_directories_of_their_own() {
     let names = ["otlp+http://a", "otlp+http://a/", "otlp-http---a"].map(|text| {
-        let target = Target { text: text.to_owned(), kind: Kind::Stdout };
+        let target = Target { text: text.to_owned(), waits_on_disk: false, kind: Kind::Stdout };
         target.directory()
     });
     assert!(names[0].starts_with("otlp-http---a-") && names[0] != names[1] && names[1] != names[2], "{names:?}");

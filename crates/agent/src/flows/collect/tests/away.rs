@@ -116,9 +116,17 @@ struct Lab {
 
 impl Lab {
     fn start(sink: &Sink, spill: Option<(&TempDir, u64)>) -> Self {
+        Self::waiting(sink, spill, false)
+    }
+
+    /// All waits on disk before it is sent, or only what cannot be.
+    fn waiting(sink: &Sink, spill: Option<(&TempDir, u64)>, on_disk: bool) -> Self {
         let (intake, counts) = (Arc::new(Intake::default()), Arc::new(Counts::new("sink".to_owned())));
         let spill = spill.map(|(directory, room)| Spill::open(directory.path(), room).unwrap());
-        let backlog = Backlog::new(spill, counts.clone());
+        let mut backlog = Backlog::new(spill, counts.clone());
+        if on_disk {
+            backlog.wait_on_disk();
+        }
         let courier = Courier::new("sink".to_owned(), Box::new(sink.clone()), backlog, intake.clone(), counts.clone());
         let (end, late) = (CancellationToken::new(), CancellationToken::new());
         let task = tokio::spawn(courier.run(end.clone(), late.clone()));
@@ -313,6 +321,26 @@ async fn what_is_put_together_for_long_is_on_disk_meanwhile_and_not_lost_with_th
     assert_eq!(sink.asked.load(Ordering::SeqCst), 1);
     next.end().await;
     assert_eq!(sink.once(), ids(0..20), "an agent that ends waits no longer");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_is_on_disk_before_it_is_sent_outlives_an_agent_that_is_killed_amid_a_batch() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = Sink::new(Mood::Silent);
+    let killed = Lab::waiting(&sink, Some((&directory, 4 << 20)), true);
+    killed.offer(&flows(0..10));
+    eventually("they are under way", || sink.came().len() == 10).await;
+    assert_eq!(killed.counts.spilled_so_far(), 10);
+    killed.task.abort();
+    assert!(killed.task.await.unwrap_err().is_cancelled());
+    sink.is(Mood::Takes);
+    let next = Lab::waiting(&sink, Some((&directory, 4 << 20)), true);
+    eventually("they come again", || sink.came().len() == 20).await;
+    next.offer(&flows(10..20));
+    eventually("others come", || sink.came().len() == 30).await;
+    assert_eq!(sink.once(), ids(0..20));
+    next.end().await;
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 

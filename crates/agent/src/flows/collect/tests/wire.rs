@@ -237,6 +237,18 @@ fn otlp_is_sent_less_at_once_where_that_was_too_much() {
 }
 
 #[test]
+fn records_are_on_disk_before_they_are_sent_where_the_url_says_so() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for (query, spilled) in [("", 0), ("?buffer=disk", 1)] {
+        let agent = Agent::start(&format!("syslog+udp://{}{query}", socket.local_addr().unwrap()));
+        agent.collectors.offer(&[flow(0)]);
+        wait("it is sent", || agent.metric("sent_records_total") == 1);
+        assert_eq!(agent.metric("spilled_records_total"), spilled, "{query}");
+        agent.end();
+    }
+}
+
+#[test]
 fn ipfix_over_tcp_begins_each_connection_with_templates() {
     let (listener, address) = listener();
     let agent = Agent::start(&format!("ipfix+tcp://{address}"));

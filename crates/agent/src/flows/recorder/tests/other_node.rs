@@ -90,7 +90,7 @@ fn what_the_sources_agent_takes_in_is_told_by_nobody_else_and_what_it_cannot_as_
     let settings = FlowLog { path: directory.path().join("flows.jsonl"), bytes: 1 << 20, between_pods: false };
     let (flows, known) = (counting(&lab), known());
     tell_other(&known, Some("log"));
-    let past = Past::new(Retention { time: SignedDuration::from_mins(1), bytes: 1 << 20 });
+    let past = Past::new(Retention { time: SignedDuration::from_mins(1), bytes: 1 << 20 }, None);
     *past.joint() = Some(Joint::new("node1".into(), Timestamp::now()));
     let sinks = Sinks { past: Some(past), ..sinks(&settings) };
     let ((questions, mut asked), (told, answers)) = (channel(8), channel(8));

@@ -89,7 +89,7 @@ fn who_asked_and_who_answers_is_told_once_where_the_backend_sees_the_node_instea
             let service = record.service.as_ref().unwrap();
             assert_eq!((service.service.to_string().as_str(), record.verdict), ("shop/cart", Verdict::Forwarded));
             assert_eq!((record.sent.bytes, record.received.bytes), (128, 78));
-            let asked = std::net::SocketAddr::new(service.ip, service.port).to_string();
+            let asked = service.at().to_string();
             let ends = [&record.source, &record.destination].map(|end| end.at().to_string());
             Some((ends, asked, record.class.to_string()))
         }

@@ -263,6 +263,10 @@ fn with_virtual_servers_a_port_that_they_remember_does_not_reach_the_endpoint_it
     // What rules translate is not hurt.
     let again = connect(&client.netns, SocketAddr::from((CLUSTER_IP, 80)));
     assert!(again.is_ok(), "{again:?}");
+    // Nor is what comes from a port that they do not remember.
+    podnet_kernel::sysctl::set(&client.netns, "net.ipv4.ip_local_port_range", "40001 40001").unwrap();
+    let unremembered = direct();
+    assert!(unremembered.is_ok(), "{unremembered:?}");
 }
 
 #[test]

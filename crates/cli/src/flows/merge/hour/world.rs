@@ -1,27 +1,31 @@
 //! Nodes whose kernels count, whose agents read that, and somebody who follows what these tell.
 
 mod logs;
+mod stack;
 mod traffic;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap},
+    collections::{BTreeMap, BinaryHeap},
     net::SocketAddr,
     sync::Arc,
 };
 
+use podnet_agent::flows::untold;
 use podnet_flow::{
-    Aggregator, Entry, Item, Key, Names, PodIdentity, Record, Transport,
-    aggregate::{Fate, Scene, Timeouts, Translations},
+    Aggregator, Entry, Gap, Item, Names, PodIdentity, Record, Report, Transport,
+    aggregate::{Fate, Scene, Timeouts},
     entry::EntryKey,
+    record::GapAt,
 };
 use podnet_model::ServiceKey;
 use uuid::Uuid;
 
 use logs::Logs;
+use stack::Stack;
 
 use super::{
-    DOWN, NODES, PODS, at,
+    DOWN, LOST, NODES, PODS, at,
     script::{Line, Place, address, node_address, service_address},
 };
 use crate::flows::{
@@ -43,6 +47,8 @@ pub(super) enum Event {
     /// Agents learn of the pod there.
     Learn(Place),
     Stop(usize),
+    /// It tells nothing more, not even what it has read.
+    Kill(usize),
     Start(usize),
     Read(usize),
     Lose(usize),
@@ -54,55 +60,16 @@ struct Kernel {
     bells: Vec<(bool, Entry)>,
 }
 
-/// What is translated on its way: by what it was addressed to, and, where it is masqueraded, by what comes of that.
-#[derive(Clone, Default)]
-struct Stack {
-    onward: HashMap<Key, Key>,
-    origin: HashMap<Key, Key>,
-    /// When the last packet came of what is masqueraded.
-    passed: HashMap<Key, i64>,
-}
-
-/// Conntrack forgets datagrams that long after the last one.
-const FORGOTTEN: i64 = 30_000;
-
-impl Stack {
-    fn translate(&mut self, begun: Key, seen: Key) {
-        self.onward.insert(begun, seen);
-        if begun.source != seen.source {
-            self.origin.insert(seen, begun);
-        }
-    }
-
-    /// A packet of what may be masqueraded.
-    fn pass(&mut self, seen: Key, now: i64) {
-        if self.origin.contains_key(&seen) {
-            self.passed.insert(seen, now);
-        }
-    }
-
-    /// What is known of it at a time.
-    fn remembered(&mut self, key: &Key, now: i64) -> Option<Key> {
-        let is_there = |passed: &i64| key.transport != Transport::UDP || now - passed < FORGOTTEN;
-        if self.passed.get(key).is_none_or(is_there) { self.origin(key) } else { None }
-    }
-}
-
-impl Translations for Stack {
-    fn onward(&mut self, key: &Key) -> Option<Key> {
-        self.onward.get(key).copied()
-    }
-
-    fn origin(&mut self, key: &Key) -> Option<Key> {
-        self.origin.get(key).copied()
-    }
-}
-
 /// An agent, or where there is none just now.
 struct Agent {
     aggregator: Option<Aggregator>,
     names: Names,
     is_lost: bool,
+    /// When it read last.
+    read: i64,
+    is_killed: bool,
+    /// What the one before it lost, until it is told.
+    unfinished: Option<Gap>,
 }
 
 pub(super) struct World {
@@ -120,6 +87,9 @@ pub(super) struct World {
     merge: Merge,
     held: Held,
     pub(super) told: Vec<Arc<Record>>,
+    pub(super) gaps: Vec<Gap>,
+    /// The ends that were heard of the lost node, while it was there.
+    pub(super) of_lost: Vec<Arc<Record>>,
     pub(super) logs: Logs,
 }
 
@@ -129,6 +99,9 @@ impl World {
             aggregator: Some(Self::aggregator(node, 0)),
             names: Self::fixed_names(),
             is_lost: false,
+            read: 0,
+            is_killed: false,
+            unfinished: None,
         };
         let mut world = Self {
             now: 0,
@@ -144,6 +117,8 @@ impl World {
             merge: Merge::new((0..NODES).map(|node| format!("node{node}")).collect(), true),
             held: Held::default(),
             told: Vec::new(),
+            gaps: Vec::new(),
+            of_lost: Vec::new(),
             logs: Logs::new(at(0)),
         };
         for place in (0..NODES).flat_map(|node| (0..PODS).map(move |pod| (node, pod))) {
@@ -227,11 +202,19 @@ impl World {
         let mut scene = Scene { now: at(self.now), names: &agent.names, translations: &mut self.stacks[node] };
         act(&mut self.kernels[node], aggregator, &mut scene, &mut told);
         agent.names.forget(at(self.now));
-        let (told, now): (Vec<_>, _) = (told.into_iter().map(Arc::new).collect(), (at(self.now), self.now));
+        let gap = agent.unfinished.take().map(Item::Gap);
+        let flows = told.into_iter().map(|record| Item::Flow(Arc::new(record)));
+        let (told, now): (Vec<Item>, _) = (gap.into_iter().chain(flows).collect(), (at(self.now), self.now));
         self.logs.tell(node, &told, now);
         self.logs.ask(node, &self.agents[node].names, &mut self.stacks, now);
-        for record in told {
-            let heard = self.merge.hear(Heard::Item(Item::Flow(record)), at(self.now));
+        for item in told {
+            if let Item::Flow(record) = &item
+                && node == LOST.0
+                && record.report == Report::End
+            {
+                self.of_lost.push(Arc::clone(record));
+            }
+            let heard = self.merge.hear(Heard::Item(item), at(self.now));
             self.held.add(heard, at(self.now));
         }
     }
@@ -256,6 +239,9 @@ impl World {
             }
             aggregator.sweep(scene, told);
         });
+        if self.agents[node].aggregator.is_some() {
+            self.agents[node].read = self.now;
+        }
     }
 
     /// As it is told to who follows.
@@ -276,10 +262,21 @@ impl World {
     }
 
     fn take(&mut self, items: Vec<Item>) {
-        self.told.extend(items.into_iter().filter_map(|item| match item {
-            Item::Flow(record) => Some(record),
-            Item::Gap(_) | Item::Drops(_) => None,
-        }));
+        for item in items {
+            match item {
+                Item::Flow(record) => self.told.push(record),
+                Item::Gap(gap) => self.gaps.push(gap),
+                Item::Drops(drops) => panic!("nothing is dropped: {drops:?}"),
+            }
+        }
+    }
+
+    /// What an agent tells first where the one before it was killed: that one's file says when it read last.
+    fn lost_by_killed(&self, node: usize) -> Gap {
+        let (told, now) = (at(self.agents[node].read), at(self.now));
+        let (start, end) = untold((Some(told), None), (true, false), true, now).unwrap();
+        let (node, at) = (format!("node{node}").as_str().into(), GapAt::Agent);
+        Gap { start, end, node, at, device: None, pod: None, packets: 0, bytes: 0, flows: 0 }
     }
 
     fn happens(&mut self, event: Event) {
@@ -305,7 +302,15 @@ impl World {
                 self.logs.end(node, (at(self.now), self.now), false);
                 self.after(DOWN, Event::Start(node));
             }
+            Event::Kill(node) => {
+                (self.agents[node].aggregator, self.agents[node].is_killed) = (None, true);
+                self.logs.end(node, (at(self.now), self.now), true);
+                self.after(DOWN, Event::Start(node));
+            }
             Event::Start(node) => {
+                if std::mem::take(&mut self.agents[node].is_killed) {
+                    self.agents[node].unfinished = Some(self.lost_by_killed(node));
+                }
                 self.agents[node].aggregator = Some(Self::aggregator(node, self.now));
                 self.logs.begin(node, at(self.now));
                 let mut names = Self::fixed_names();

@@ -4,7 +4,10 @@ use podnet_model::{
     Mac,
     limits::{Bandwidth, InvalidLimit, Limits, PacketRate},
 };
-use podnet_planner::{limits::Bucket, ruleset::Set};
+use podnet_planner::{
+    limits::{Bucket, Found},
+    ruleset::Set,
+};
 
 use super::*;
 use crate::forwarding::{compare as whole, kernels::Kernels, lab, state::State};

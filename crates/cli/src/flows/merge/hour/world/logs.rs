@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use podnet_flow::{
-    Item, Joint, Names, Numbered, Record, RecordId, Report, Tally,
+    Gap, Item, Joint, Names, Numbered, Record, RecordId, Report, Tally,
     joint::{
         question::{Answer, Inquiry, Question, Unanswered},
         translated,
@@ -32,10 +32,20 @@ pub(in crate::flows::merge::hour) struct Logs {
     nodes: Vec<Node>,
     /// Ends of flows.
     pub(in crate::flows::merge::hour) ends: Vec<Arc<Record>>,
+    /// Ends that waited for another node's agent as their own was killed, or lost.
+    pub(in crate::flows::merge::hour) gone: Vec<Arc<Record>>,
+    pub(in crate::flows::merge::hour) gaps: Vec<Gap>,
 }
+
+/// What is told of items, and what of them goes into sums.
+type Told = (Vec<Item>, Vec<Item>);
 
 fn name(node: usize) -> NodeName {
     format!("node{node}").as_str().into()
+}
+
+fn end(item: Item) -> Option<Arc<Record>> {
+    if let Item::Flow(record) = item { Some(record).filter(|record| record.report == Report::End) } else { None }
 }
 
 impl Logs {
@@ -46,7 +56,7 @@ impl Logs {
             tally: Tally::new(1000),
             sequence: 0,
         };
-        Self { nodes: (0..NODES).map(node).collect(), ends: Vec::new() }
+        Self { nodes: (0..NODES).map(node).collect(), ends: Vec::new(), gone: Vec::new(), gaps: Vec::new() }
     }
 
     /// An agent begins anew.
@@ -54,40 +64,48 @@ impl Logs {
         self.nodes[node].joint = Some(Joint::new(name(node), now));
     }
 
-    /// And ends, in order or not.
+    /// And ends, in order or not: what it holds is told, or gone.
     pub(super) fn end(&mut self, node: usize, now: (Timestamp, i64), is_killed: bool) {
-        if !is_killed {
-            self.told(node, &[], now, true);
+        let told = self.told(node, &[], now, true);
+        if is_killed {
+            self.gone.extend(told.0.into_iter().filter_map(end));
+        } else {
+            self.take(node, told);
         }
         (self.nodes[node].joint, self.nodes[node].parts) = (None, Parts::new(MOST));
     }
 
     /// An agent tells, at a time of the clock and since the beginning.
-    pub(super) fn tell(&mut self, node: usize, records: &[Arc<Record>], now: (Timestamp, i64)) {
-        self.told(node, records, now, false);
+    pub(super) fn tell(&mut self, node: usize, items: &[Item], now: (Timestamp, i64)) {
+        let told = self.told(node, items, now, false);
+        self.take(node, told);
     }
 
-    fn told(&mut self, node: usize, records: &[Arc<Record>], (now, since): (Timestamp, i64), is_last: bool) {
-        let Node { joint, parts, tally, sequence } = &mut self.nodes[node];
-        let Some(joint) = joint else { return };
+    fn take(&mut self, node: usize, (told, counted): Told) {
+        self.nodes[node].tally.add(&counted);
+        for item in told {
+            match item {
+                Item::Gap(gap) => self.gaps.push(gap),
+                item => self.ends.extend(end(item)),
+            }
+        }
+    }
+
+    fn told(&mut self, node: usize, items: &[Item], (now, since): (Timestamp, i64), is_last: bool) -> Told {
+        let Node { joint, parts, sequence, .. } = &mut self.nodes[node];
+        let Some(joint) = joint else { return Told::default() };
         let is_lost = since >= LOST.1 + NOTICED;
         let tells = |other: &NodeName| !(is_lost && *other == name(LOST.0));
         joint.read(now);
-        let items = joint.heard(records.iter().cloned().map(Item::Flow).collect(), (now, is_last));
+        let items = joint.heard(items.to_vec(), (now, is_last));
         let numbered = |item| {
             *sequence += 1;
             Numbered { record: RecordId { node: name(node), epoch: 0, sequence: *sequence, missing: false }, item }
         };
         let told = joint.told(items.into_iter().map(numbered).collect(), (now, is_last), tells);
-        tally.add(&told.counted);
         let orphans = parts.orphans(tells);
-        for numbered in orphans.into_iter().chain(parts.told(told.items, (now, is_last), tells)) {
-            if let Item::Flow(record) = numbered.item
-                && record.report == Report::End
-            {
-                self.ends.push(record);
-            }
-        }
+        let whole = orphans.into_iter().chain(parts.told(told.items, (now, is_last), tells));
+        (whole.map(|numbered| numbered.item).collect(), told.counted)
     }
 
     /// An agent asks the others what it wants to know, and these go on by that.
@@ -96,7 +114,7 @@ impl Logs {
         for (to, asked) in questions {
             let (numbers, questions): (Vec<u64>, Vec<Question>) = asked.into_iter().unzip();
             let other: usize = to.as_str().trim_start_matches("node").parse().unwrap();
-            let inquiry = Inquiry { node: name(node), now: now.0, questions };
+            let inquiry = Inquiry::new(name(node), now.0, questions);
             let answers = self.answers(other, &inquiry, &mut stacks[other], now);
             if let Some(joint) = &mut self.nodes[node].joint {
                 joint.answered(&to, &numbers, answers.as_deref().map_err(|why| *why), (names, now.0));

@@ -140,6 +140,7 @@ impl World {
                     ended: false,
                     asked: at_socket.map(|(service, _)| service),
                     error: None,
+                    unserved: None,
                 };
                 if let Some(old) = kernel.map.insert(key, fresh) {
                     kernel.bells.push((true, old));
