@@ -149,14 +149,25 @@ fn said(cluster: &Cluster, arguments: &[&str]) -> String {
 
 fn rules_of_both_are_compared(cluster: &Cluster) {
     let compared = || said(cluster, &["trace", "pod/plain", "pod/far", "--compare"]);
-    let fault = ["netns", "exec", "podnet-node1", "nft", "delete", "table", "ip6", "podnet"];
-    let words = "differs on node node1: there is no table podnet that does anything (family ip6)";
-    let (deleted, text) =
-        while_the_agent_of_node1_stands_still(cluster, || (Command::new("ip").args(fault).status(), compared()));
-    assert!(deleted.unwrap().success() && text.contains(words), "{text}");
+    let fault = ["nft", "delete", "table", "ip6", "podnet"];
+    let words = ["differs on node node1: there is no table podnet that does anything (family ip6)"];
+    is_named_and_mended(cluster, &fault, &words, compared, |text| !text.contains("(family ip6)"));
+}
+
+/// What is asked while node1's agent stands still and this was done there has these words, until the agent goes on.
+fn is_named_and_mended(
+    cluster: &Cluster,
+    fault: &[&str],
+    words: &[&str],
+    ask: impl Fn() -> String,
+    is_whole: impl Fn(&str) -> bool,
+) {
+    let damage = || (Command::new("ip").args(["netns", "exec", "podnet-node1"]).args(fault).status(), ask());
+    let (done, text) = while_the_agent_of_node1_stands_still(cluster, damage);
+    assert!(done.unwrap().success() && words.iter().all(|words| text.contains(words)), "{text}");
     eventually("the agent mends it", SOON, || {
-        let text = compared();
-        if text.contains("(family ip6)") { Err(text) } else { Ok(()) }
+        let text = ask();
+        if is_whole(&text) { Ok(()) } else { Err(text) }
     });
 }
 
@@ -202,15 +213,9 @@ fn what_passes_by_ipv6_is_told(cluster: &Cluster) {
 fn what_breaks_by_ipv6_is_named(cluster: &Cluster) {
     let to = format!("[{}]:80", addresses(cluster, "far").swap_remove(1));
     let why = || said(cluster, &["why", "pod/plain", &to]);
-    let fault = ["netns", "exec", "podnet-node1", "ip", "-6", "route", "del", "fd00:10:233::40/122"];
-    let words = "on node node1: the route to fd00:10:233::40/122 should go to podnet.vxlan via ";
-    let (deleted, text) =
-        while_the_agent_of_node1_stands_still(cluster, || (Command::new("ip").args(fault).status(), why()));
-    assert!(deleted.unwrap().success() && text.contains(words) && text.contains(": there is none"), "{text}");
-    eventually("the agent mends it", SOON, || {
-        let text = why();
-        if text.contains("nothing is broken on the way") { Ok(()) } else { Err(text) }
-    });
+    let fault = ["ip", "-6", "route", "del", "fd00:10:233::40/122"];
+    let words = ["on node node1: the route to fd00:10:233::40/122 should go to podnet.vxlan via ", ": there is none"];
+    is_named_and_mended(cluster, &fault, &words, why, |text| text.contains("nothing is broken on the way"));
 }
 
 fn pods_and_their_configuration_decide(cluster: &Cluster) {

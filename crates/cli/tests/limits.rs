@@ -79,24 +79,22 @@ impl Scenario {
 
     /// Whether `podnet flows` tells that packets to a pod were beyond its limits.
     fn is_told_as_refused(&self, pod: &str) -> Result<(), String> {
-        let output = self.cluster.podnet(&["flows", "-o", "jsonl", "--cause", "limit"]);
-        let text = String::from_utf8(output.stdout).unwrap();
-        let is_of_pod = |line: &str| {
-            let told: Value = serde_json::from_str(line).unwrap();
-            told["type"] == "drops" && told["pod"]["name"] == pod && told["direction"] == "ingress"
-        };
-        if text.lines().any(is_of_pod) { Ok(()) } else { Err(text) }
+        self.tells(&[], |told| told["type"] == "drops" && told["pod"]["name"] == pod && told["direction"] == "ingress")
     }
 
     /// Whether `podnet flows` tells of a flow of TCP from a pod that it was refused by a limit.
     fn has_flow_beyond(&self, pod: &str) -> Result<(), String> {
-        let output = self.cluster.podnet(&["flows", "-o", "jsonl", "--cause", "limit", "--verdict", "refused"]);
-        let text = String::from_utf8(output.stdout).unwrap();
-        let is_of_pod = |line: &str| {
-            let told: Value = serde_json::from_str(line).unwrap();
+        self.tells(&["--verdict", "refused"], |told| {
             told["type"] == "flow" && told["protocol"] == "TCP" && told["source"]["pod"]["name"] == pod
-        };
-        if text.lines().any(is_of_pod) { Ok(()) } else { Err(text) }
+        })
+    }
+
+    /// Whether such a record is among those that have a limit for their cause.
+    fn tells(&self, more: &[&str], is_it: impl Fn(&Value) -> bool) -> Result<(), String> {
+        let output = self.cluster.podnet(&[&["flows", "-o", "jsonl", "--cause", "limit"], more].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        let is_told = text.lines().any(|line| is_it(&serde_json::from_str(line).unwrap()));
+        if is_told { Ok(()) } else { Err(text) }
     }
 
     /// Whether a trace from `free` to `far` passes this limit, and the kernels have all on its way.

@@ -3,6 +3,7 @@
 mod identity;
 mod kept;
 mod served;
+mod watches;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -12,23 +13,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use futures::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
-use kube::{
-    Api, Client,
-    runtime::watcher::{self, Event, watcher},
-};
-use podnet_client::watch::{Interest, Update, paging_ahead, steadily, watch};
+use kube::runtime::watcher::Event;
 use podnet_flow::{Names, PodIdentity, names::Tenancy};
 use podnet_kernel::pod_interface::{AGENT_V6, GATEWAY_V4};
-use podnet_model::{Change, Namespace, Node, NodeName, PoolName, ServiceKey, excerpt};
-use tokio::{
-    sync::{Notify, mpsc},
-    task::JoinSet,
-};
-use tracing::info;
+use podnet_model::{Change, Namespace, Node, NodeName, PoolName, ServiceKey};
+use tokio::sync::Notify;
 
+pub(super) use self::watches::Watches;
 use self::{
     identity::{began, identity},
     kept::Kept,
@@ -365,85 +358,6 @@ fn first_two(part: &IpNet) -> impl Iterator<Item = IpAddr> + use<> {
     let device = part.network();
     let bridge = part.hosts().find(|addr| *addr != device);
     iter::once(device).chain(bridge)
-}
-
-/// What tells [`Known`], as long as the value is there.
-pub(super) struct Watches {
-    tasks: JoinSet<()>,
-    listed: mpsc::Receiver<()>,
-}
-
-impl Watches {
-    /// Begins to watch all pods, nodes and Services.
-    pub(super) fn start(client: &Client, known: &Arc<Known>) -> Self {
-        let mut tasks = JoinSet::new();
-        let (all_listed, listed) = mpsc::channel(1);
-        tasks.spawn(watch_pods(client.clone(), Arc::clone(known), all_listed.clone()));
-        tasks.spawn(watch_others(client.clone(), Arc::clone(known), all_listed));
-        Self { tasks, listed }
-    }
-
-    /// Whether all were listed once.
-    pub(super) fn are_listed(&self) -> bool {
-        self.listed.is_closed()
-    }
-
-    /// Waits until all were listed once.
-    pub(super) async fn listed(&mut self) {
-        debug_assert!(!self.tasks.is_empty());
-        // Nobody sends anything: who has listed lets go.
-        while self.listed.recv().await.is_some() {}
-    }
-}
-
-async fn watch_pods(client: Client, known: Arc<Known>, unlisted: mpsc::Sender<()>) {
-    let mut unlisted = Some(unlisted);
-    let pods = Api::<excerpt::Pod>::all(paging_ahead(client));
-    let mut events = steadily(watcher(pods, watcher::Config::default())).boxed();
-    let mut listed = Vec::new();
-    loop {
-        match events.try_next().await {
-            Ok(Some(event)) => {
-                let is_listed = matches!(event, Event::InitDone);
-                known.event(of_objects(event), &mut listed);
-                if is_listed {
-                    unlisted = None;
-                }
-            }
-            Ok(None) => return drop(unlisted),
-            // What is known goes on to be used.
-            Err(error) => info!(%error, "watch of pods for the names of flows interrupted"),
-        }
-    }
-}
-
-/// Of the whole objects that the excerpts are of: as much of them is there as an identity is made of.
-fn of_objects(event: Event<excerpt::Pod>) -> Event<Pod> {
-    match event {
-        Event::Init => Event::Init,
-        Event::InitApply(pod) => Event::InitApply(pod.into()),
-        Event::InitDone => Event::InitDone,
-        Event::Apply(pod) => Event::Apply(pod.into()),
-        Event::Delete(pod) => Event::Delete(pod.into()),
-    }
-}
-
-async fn watch_others(client: Client, known: Arc<Known>, unlisted: mpsc::Sender<()>) {
-    let mut unlisted = Some(unlisted);
-    let mut updates = watch(
-        client,
-        Interest { nodes: true, services: true, slices: true, pools: true, ways: true, ..Interest::default() },
-    );
-    while let Some(update) = updates.recv().await {
-        match update {
-            Update::Change(change) => known.learn(&change),
-            Update::Synced => {
-                known.listed();
-                unlisted = None;
-            }
-        }
-    }
-    drop(unlisted);
 }
 
 #[cfg(test)]

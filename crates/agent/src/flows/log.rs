@@ -2,7 +2,7 @@
 
 mod asides;
 
-use std::{fs, io, mem::take};
+use std::{fs, io};
 
 use k8s_openapi::jiff::Timestamp;
 use podnet_flow::{Gap, Item, Numbered, RecordId, jsonl::Writer, record::GapAt, store::Sum};
@@ -64,11 +64,8 @@ impl Log {
             Item::Gap(_) | Item::Drops(_) => true,
         };
         let wanted: Vec<&Numbered> = items.iter().filter(is_wanted).collect();
-        let mut writer = take(&mut self.writer);
-        let lines = wanted.iter().map(|item| as_line(&mut writer, Some(&item.record), &item.item));
-        let written = self.tell_missing().and_then(|()| self.put(lines));
-        self.writer = writer;
-        match written {
+        let lines = wanted.iter().map(|item| (Some(&item.record), &item.item));
+        match self.tell_missing().and_then(|()| self.put(lines)) {
             Ok(()) => {
                 self.whole = Timestamp::now();
                 Ok(())
@@ -106,8 +103,8 @@ impl Log {
     fn tell_missing(&mut self) -> Result<(), Short> {
         let Some(missing) = self.missing.take() else { return Ok(()) };
         let record = self.last.clone().map(|last| RecordId { missing: true, ..last });
-        let told = as_line(&mut self.writer, record.as_ref(), &Item::Gap(missing.clone()));
-        self.put([told]).map_err(|(_, error)| {
+        let told = Item::Gap(missing.clone());
+        self.put([(record.as_ref(), &told)]).map_err(|(_, error)| {
             self.missing = Some(missing);
             (0, error)
         })?;
@@ -115,10 +112,12 @@ impl Log {
         Ok(())
     }
 
-    /// Lines, each with its end.
-    fn put(&mut self, lines: impl IntoIterator<Item = Vec<u8>>) -> Result<(), Short> {
-        let (mut text, mut written) = (Vec::new(), 0);
-        for line in lines {
+    /// Each as a line with its end.
+    fn put<'a>(&mut self, items: impl IntoIterator<Item = (Option<&'a RecordId>, &'a Item)>) -> Result<(), Short> {
+        let (mut text, mut line, mut written) = (Vec::new(), Vec::new(), 0);
+        for (record, item) in items {
+            line.clear();
+            self.writer.add(&mut line, record, item);
             let before = self.bytes + text.len() as u64;
             let is_full = before > 0 && before + line.len() as u64 > self.settings.bytes / PARTS;
             if is_full || text.len() >= CHUNK {
@@ -162,13 +161,6 @@ impl Log {
         self.asides.compress();
         Ok(())
     }
-}
-
-/// With its end.
-fn as_line(writer: &mut Writer, record: Option<&RecordId>, item: &Item) -> Vec<u8> {
-    let mut line = Vec::new();
-    writer.add(&mut line, record, item);
-    line
 }
 
 #[cfg(test)]

@@ -109,14 +109,6 @@ impl OfNode {
         addrs
     }
 
-    /// The same by flow.
-    fn noted(&self) -> Result<Beyond, NftError> {
-        let mut socket = self.rules.take().map_or_else(NftSocket::open, Ok)?;
-        let beyond = noted(&mut socket)?;
-        *self.rules.borrow_mut() = Some(socket);
-        Ok(beyond)
-    }
-
     /// The index of an end, and the cookie of the namespace behind it; none where it is gone, or has no name here.
     fn namespace(&self, end: &LinkName) -> Result<Option<(u32, u64)>, Box<dyn Error>> {
         let mut socket = RtSocket::open()?;
@@ -127,21 +119,29 @@ impl OfNode {
 
     /// What was beyond packet rates and limits of connections, by address.
     fn counted(&self) -> Result<Vec<(Counted, Direction, u64)>, NftError> {
-        let mut socket = self.rules.take().map_or_else(NftSocket::open, Ok)?;
-        let mut beyond = Vec::new();
-        for (set, direction) in [
-            (LOST_FROM, Direction::Egress),
-            (LOST_TO, Direction::Ingress),
-            (REFUSED_FROM, Direction::Egress),
-            (REFUSED_TO, Direction::Ingress),
-        ] {
-            for family in Family::ALL {
-                let counters = socket.counters(family, limit_rules::TABLE, set)?;
-                beyond.extend(counters.into_iter().map(|(addr, packets)| ((set, addr), direction, packets)));
+        self.asked(|socket| {
+            let mut beyond = Vec::new();
+            for (set, direction) in [
+                (LOST_FROM, Direction::Egress),
+                (LOST_TO, Direction::Ingress),
+                (REFUSED_FROM, Direction::Egress),
+                (REFUSED_TO, Direction::Ingress),
+            ] {
+                for family in Family::ALL {
+                    let counters = socket.counters(family, limit_rules::TABLE, set)?;
+                    beyond.extend(counters.into_iter().map(|(addr, packets)| ((set, addr), direction, packets)));
+                }
             }
-        }
+            Ok(beyond)
+        })
+    }
+
+    /// What is answered at the socket that is kept, or a new one, which is kept where there is an answer.
+    fn asked<T>(&self, ask: impl FnOnce(&mut NftSocket) -> Result<T, NftError>) -> Result<T, NftError> {
+        let mut socket = self.rules.take().map_or_else(NftSocket::open, Ok)?;
+        let answer = ask(&mut socket)?;
         *self.rules.borrow_mut() = Some(socket);
-        Ok(beyond)
+        Ok(answer)
     }
 
     fn losses(&self) -> Result<Vec<Loss>, NftError> {
@@ -206,7 +206,7 @@ impl Holders for OfNode {
     }
 
     fn beyond(&self) -> Option<Beyond> {
-        match self.noted() {
+        match self.asked(noted) {
             Ok(beyond) => Some(beyond),
             Err(error) => {
                 debug!(error = &error as &dyn Error, "it is not known of which flows limits dropped something");

@@ -83,16 +83,9 @@ impl Refusals {
     pub fn take(&self, read: &Refusal) -> Result<Option<Refusal>, FlowsError> {
         let to = Place { addr: read.to.ip(), port: read.to.port(), protocol: read.transport.0 };
         let asker = Asker { netns: read.netns, to, port: read.port };
-        let (map, key) = (self.counted.as_fd(), asker.to_bytes());
-        let taken: Option<[u8; Counted::SIZE]> = call::take(map, &key).map_err(refused("take a refusal"))?;
-        let Some(value) = taken else { return Ok(None) };
-        let last = refusal(self.clock, &asker, &Counted::from_bytes(&value));
-        let is_same = last.born == read.born && last.count == read.count;
-        // Nearly none changed since it was read a moment ago. What did is put back, unless others are counted in its place by now.
-        if !is_same && matches!(call::insert(map, &key, &value), Ok(true)) {
-            return Ok(None);
-        }
-        Ok(Some(last))
+        let as_read = |value: &[u8; Counted::SIZE]| refusal(self.clock, &asker, &Counted::from_bytes(value));
+        let is_same = |last: &Refusal| last.born == read.born && last.count == read.count;
+        call::take_read(self.counted.as_fd(), &asker.to_bytes(), as_read, is_same).map_err(refused("take a refusal"))
     }
 
     /// How many were refused that found no room, since somebody asked this last, be it by another value: what no agent told is the next one's to tell.

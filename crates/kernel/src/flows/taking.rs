@@ -27,17 +27,9 @@ impl Flows {
     /// What the kernel refused.
     pub fn take(&self, entry: &Entry) -> Result<Option<Entry>, FlowsError> {
         let (map, key) = (self.object.map(ENTRIES)?.as_fd(), raw(&entry.key));
-        let bytes = key.to_bytes();
-        let taken: Option<[u8; Counted::SIZE]> = call::take(map, &bytes).map_err(refused("take a counter"))?;
-        let Some(value) = taken else { return Ok(None) };
-        let last = self.clock().entry(&key, &Counted::from_bytes(&value));
-        let is_same = last.born == entry.born && last.packets() == entry.packets();
-        // Nearly none changed since it was read a moment ago. What did is put back, unless others began to be counted in its place within the
-        // microsecond: then this is a part of it.
-        if !is_same && matches!(call::insert(map, &bytes, &value), Ok(true)) {
-            return Ok(None);
-        }
-        Ok(Some(last))
+        let read = |value: &[u8; Counted::SIZE]| self.clock().entry(&key, &Counted::from_bytes(value));
+        let is_same = |last: &Entry| last.born == entry.born && last.packets() == entry.packets();
+        call::take_read(map, &key.to_bytes(), read, is_same).map_err(refused("take a counter"))
     }
 }
 

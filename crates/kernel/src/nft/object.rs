@@ -129,11 +129,6 @@ impl Kind {
         self.state().is_some()
     }
 
-    /// Rules put its elements there, and not whoever makes it.
-    pub(super) const fn is_filled_by_rules(self) -> bool {
-        matches!(self, Self::Memory | Self::Flows)
-    }
-
     pub(super) fn has_ranges(self) -> bool {
         matches!(self, Self::Ranges | Self::Sources)
     }

@@ -101,7 +101,8 @@ impl NftSocket {
         let mut mended = Mended::default();
         let kept = wanted.kept(found);
         let mut differences = Vec::new();
-        let compared = wanted.sets.iter().filter(|(name, set)| kept.contains(*name) && !set.kind.is_filled_by_rules());
+        let is_evaluated = |kind: Kind| kind.form(rules.family).is_evaluated();
+        let compared = wanted.sets.iter().filter(|(name, set)| kept.contains(*name) && !is_evaluated(set.kind));
         for (name, set) in compared {
             let difference = match look {
                 Look::Elements => Difference::find(self.wire.get()?, rules.family, table, name, set),

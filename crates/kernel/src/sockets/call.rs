@@ -10,7 +10,7 @@ use std::{
 
 use rustix::io::Errno;
 
-pub(crate) use self::elements::{delete, each, elements, insert, lookup, take, update};
+pub(crate) use self::elements::{delete, each, elements, lookup, take, take_read, update};
 
 // enum bpf_cmd
 const PROG_ATTACH: i32 = 8;

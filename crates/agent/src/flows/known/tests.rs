@@ -6,6 +6,7 @@ use podnet_model::{
     ClusterIp, Dual, Endpoint, EndpointSlice, NetConf, NodeAddr, PodAddr, Pool, Protocol, Service, ServicePort,
     SliceKey, TargetPort,
     endpoints::EndpointPort,
+    excerpt,
     flannel::Backend,
     service::{Port, ServiceKind},
 };

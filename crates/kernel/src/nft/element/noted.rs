@@ -1,12 +1,12 @@
 //! Flows that rules noted in a set.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
-use super::{DATA_VALUE, KEY, LIST_ELEMENTS};
-use crate::netlink::attribute::{attribute, attributes};
+use super::{
+    DATA_VALUE, KEY,
+    told::{elements, ip},
+};
+use crate::netlink::attribute::attribute;
 
 /// A flow, by a packet of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +25,7 @@ pub struct NotedFlow {
 pub(in super::super) fn flows(list: &[u8]) -> impl Iterator<Item = NotedFlow> {
     /// `NFTA_SET_ELEM_EXPIRATION`, in milliseconds.
     const EXPIRATION: u16 = 5;
-    let elements = attributes(list).filter(|(kind, _)| *kind == LIST_ELEMENTS).flat_map(|(_, value)| attributes(value));
-    elements.filter_map(|(_, element)| {
+    elements(list).filter_map(|element| {
         let left = attribute(element, EXPIRATION).and_then(|left| left.try_into().ok()).map_or(0, u64::from_be_bytes);
         flow(attribute(attribute(element, KEY)?, DATA_VALUE)?, Duration::from_millis(left))
     })
@@ -51,14 +50,12 @@ fn flow(key: &[u8], left: Duration) -> Option<NotedFlow> {
     })
 }
 
-fn ip(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
-    v4.or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{super::LIST_ELEMENT, *};
+    use super::{
+        super::{LIST_ELEMENT, LIST_ELEMENTS},
+        *,
+    };
     use crate::netlink::attribute::Writer;
 
     #[test]

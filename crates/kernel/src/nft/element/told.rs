@@ -80,8 +80,19 @@ impl Element<'_> {
 
 /// The elements in a message from the kernel.
 pub(in super::super) fn listed(list: &[u8]) -> impl Iterator<Item = Told<'_>> {
-    let elements = attributes(list).filter(|(kind, _)| *kind == LIST_ELEMENTS).flat_map(|(_, value)| attributes(value));
-    elements.map(|(_, element)| Told { place: place(element), value: value(element) })
+    elements(list).map(|element| Told { place: place(element), value: value(element) })
+}
+
+/// The attributes of each element in a message from the kernel.
+pub(super) fn elements(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lists = attributes(list).filter(|(kind, _)| *kind == LIST_ELEMENTS);
+    lists.flat_map(|(_, value)| attributes(value)).map(|(_, element)| element)
+}
+
+/// The address that these bytes are.
+pub(super) fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+    v4.or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
 }
 
 fn place(element: &[u8]) -> Option<Place> {
@@ -148,19 +159,11 @@ pub(in super::super) fn counters(list: &[u8]) -> impl Iterator<Item = (IpAddr, u
     // enum nft_expr_attributes, nft_counter_attributes
     const COUNTER: u16 = 2;
     const PACKETS: u16 = 2;
-    let elements = attributes(list).filter(|(kind, _)| *kind == LIST_ELEMENTS).flat_map(|(_, value)| attributes(value));
-    elements.filter_map(|(_, element)| {
+    elements(list).filter_map(|element| {
         let counter = attribute(attribute(element, EXPRESSION)?, COUNTER)?;
         let packets = attribute(counter, PACKETS)?.try_into().ok().map(u64::from_be_bytes)?;
-        Some((addr(place(element)?.key)?, packets))
+        Some((ip(place(element)?.key.as_bytes())?, packets))
     })
-}
-
-/// The address that a key is.
-fn addr(key: Key) -> Option<IpAddr> {
-    let bytes = key.as_bytes();
-    let v4 = <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
-    v4.or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
 }
 
 /// Removes elements that the kernel told of.

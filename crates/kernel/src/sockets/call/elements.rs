@@ -80,12 +80,38 @@ pub(crate) fn delete<const K: usize>(map: BorrowedFd<'_>, keys: &[[u8; K]]) -> i
     Ok(())
 }
 
-/// Makes an element of a hash map, where there is none of its key. Whether there was none.
-pub(crate) fn insert<const K: usize, const V: usize>(
+/// An element of a hash map or an array, as it is; none where it is not there.
+pub(crate) fn lookup<const K: usize, const V: usize>(
     map: BorrowedFd<'_>,
     key: &[u8; K],
-    value: &[u8; V],
-) -> io::Result<bool> {
+) -> io::Result<Option<[u8; V]>> {
+    element(MAP_LOOKUP_ELEM, map, key)
+}
+
+/// Takes an element of a hash map out of it (Linux 5.14); none where it is not there.
+pub(crate) fn take<const K: usize, const V: usize>(map: BorrowedFd<'_>, key: &[u8; K]) -> io::Result<Option<[u8; V]>> {
+    element(MAP_LOOKUP_AND_DELETE_ELEM, map, key)
+}
+
+/// Takes out one that is as it was read. None where it is not, or is not there: it is put back, unless others are counted in its place by now.
+pub(crate) fn take_read<const K: usize, const V: usize, T>(
+    map: BorrowedFd<'_>,
+    key: &[u8; K],
+    read: impl FnOnce(&[u8; V]) -> T,
+    is_same: impl FnOnce(&T) -> bool,
+) -> io::Result<Option<T>> {
+    let Some(value) = take::<K, V>(map, key)? else { return Ok(None) };
+    let last = read(&value);
+    // Nearly none changed since it was read a moment ago. What did is put back, unless others began to be counted in its place within the
+    // microsecond: then this is a part of it.
+    if !is_same(&last) && matches!(insert(map, key, &value), Ok(true)) {
+        return Ok(None);
+    }
+    Ok(Some(last))
+}
+
+/// Makes an element of a hash map, where there is none of its key. Whether there was none.
+fn insert<const K: usize, const V: usize>(map: BorrowedFd<'_>, key: &[u8; K], value: &[u8; V]) -> io::Result<bool> {
     let mut element = Element {
         map: number(map),
         key: address(key.as_ptr()),
@@ -98,19 +124,6 @@ pub(crate) fn insert<const K: usize, const V: usize>(
         Err(error) if error.raw_os_error() == Some(Errno::EXIST.raw_os_error()) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// An element of a hash map or an array, as it is; none where it is not there.
-pub(crate) fn lookup<const K: usize, const V: usize>(
-    map: BorrowedFd<'_>,
-    key: &[u8; K],
-) -> io::Result<Option<[u8; V]>> {
-    element(MAP_LOOKUP_ELEM, map, key)
-}
-
-/// Takes an element of a hash map out of it (Linux 5.14); none where it is not there.
-pub(crate) fn take<const K: usize, const V: usize>(map: BorrowedFd<'_>, key: &[u8; K]) -> io::Result<Option<[u8; V]>> {
-    element(MAP_LOOKUP_AND_DELETE_ELEM, map, key)
 }
 
 fn element<const K: usize, const V: usize>(
